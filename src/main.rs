@@ -1,0 +1,2 @@
+//! The `zako` command.
+fn main() {}

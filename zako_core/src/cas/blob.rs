@@ -1,0 +1,159 @@
+//! A blob, or a part of one, opened for reading.
+
+use std::fmt;
+use std::fs::File;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::stream::{BoxStream, Stream};
+
+use super::{CasError, ErrorKind, Result};
+use crate::Digest;
+
+/// An opened blob: a stream of [`Bytes`] steps that are not copied on their way,
+/// and where there is one, the place in a file where they lie.
+///
+/// The steps together are exactly [`range`](Self::range), or the stream ends
+/// with an error. Dropping it frees everything.
+pub struct Blob {
+    digest: Digest,
+    range: Range<u64>,
+    extent: Option<FileExtent>,
+    steps: Steps,
+}
+
+/// Where the bytes of an opened blob lie in a file, for mmap, sendfile or a
+/// registered memory region. The file stays readable as long as this is held,
+/// even when the blob is evicted.
+///
+/// Bytes read from here have not been verified.
+#[derive(Clone, Debug)]
+pub struct FileExtent {
+    /// The open file.
+    pub file: Arc<File>,
+    /// Where the first byte of the range lies.
+    pub offset: u64,
+}
+
+enum Steps {
+    /// A small blob is one step; no boxed stream is needed for it.
+    One(Option<Bytes>),
+    Many(BoxStream<'static, Result<Bytes>>),
+}
+
+impl Blob {
+    /// A blob, or the part `range` of it, whose bytes are at hand.
+    pub fn from_bytes(digest: Digest, range: Range<u64>, data: Bytes) -> Self {
+        Self {
+            digest,
+            range,
+            extent: None,
+            steps: Steps::One(Some(data)),
+        }
+    }
+
+    /// A blob, or the part `range` of it, whose bytes come from `steps`.
+    pub fn from_stream(
+        digest: Digest,
+        range: Range<u64>,
+        steps: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Self {
+        Self {
+            digest,
+            range,
+            extent: None,
+            steps: Steps::Many(steps.boxed()),
+        }
+    }
+
+    /// Says where the bytes lie in a file.
+    #[must_use]
+    pub fn with_extent(mut self, extent: FileExtent) -> Self {
+        self.extent = Some(extent);
+        self
+    }
+
+    /// The name of the blob.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The part of it that was opened.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// The number of bytes that were opened.
+    pub fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+
+    /// Whether nothing was opened: an empty blob, or an empty range.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where the bytes lie in a file, if they do.
+    pub fn extent(&self) -> Option<&FileExtent> {
+        self.extent.as_ref()
+    }
+
+    /// All the bytes, at once. Not copied if there is just one step.
+    ///
+    /// # Errors
+    /// The first error of a step.
+    pub async fn bytes(mut self) -> Result<Bytes> {
+        if let Steps::One(data) = &mut self.steps {
+            return Ok(data.take().unwrap_or_default());
+        }
+        let Some(first) = self.next().await.transpose()? else {
+            return Ok(Bytes::new());
+        };
+        if first.len() as u64 == self.len() {
+            // A checked stream reports damage after its last step.
+            return match self.next().await {
+                None => Ok(first),
+                Some(Err(error)) => Err(error),
+                Some(Ok(_)) => Err(self.surplus()),
+            };
+        }
+        let mut data = BytesMut::from(&first[..]);
+        while let Some(step) = self.next().await {
+            data.extend_from_slice(&step?);
+        }
+        Ok(data.freeze())
+    }
+
+    fn surplus(&self) -> CasError {
+        CasError::new(
+            ErrorKind::Corrupt,
+            "the store gave more bytes than asked for",
+        )
+        .with_digest(self.digest)
+    }
+}
+
+impl Stream for Blob {
+    type Item = Result<Bytes>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        match &mut self.steps {
+            Steps::One(data) => Poll::Ready(data.take().filter(|data| !data.is_empty()).map(Ok)),
+            Steps::Many(steps) => steps.poll_next_unpin(cx),
+        }
+    }
+}
+
+impl fmt::Debug for Blob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob")
+            .field("digest", &self.digest)
+            .field("range", &self.range)
+            .field("extent", &self.extent)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,106 @@
+//! Conveniences over every store.
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use tokio::io::{AsyncBufRead, AsyncRead};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use super::{Blob, Cas, CasError, ErrorKind, Lease, Result, Stored};
+use crate::{BlobRange, Digest};
+
+/// The size of the steps in which [`CasExt::store_reader`] reads, in bytes.
+const READ_STEP: usize = 256 * 1024;
+
+/// What can be done with every [`Cas`] by its methods alone.
+#[allow(
+    async_fn_in_trait,
+    reason = "implemented here for every store, never elsewhere"
+)]
+pub trait CasExt: Cas {
+    /// Whether a blob is present. Leases nothing.
+    async fn contains(&self, digest: &Digest) -> Result<bool> {
+        Ok(self
+            .missing(std::slice::from_ref(digest), Lease::None)
+            .await?
+            .is_empty())
+    }
+
+    /// A blob whole, in memory.
+    async fn fetch_bytes(&self, digest: &Digest) -> Result<Bytes> {
+        self.fetch(digest, BlobRange::FULL).await?.bytes().await
+    }
+
+    /// A blob as a tokio reader.
+    async fn reader(
+        &self,
+        digest: &Digest,
+        range: BlobRange,
+    ) -> Result<impl AsyncBufRead + Send + Unpin> {
+        Ok(blob_reader(self.fetch(digest, range).await?))
+    }
+
+    /// Stores bytes under the digest that they have.
+    async fn put_bytes(&self, data: impl Into<Bytes>) -> Result<(Digest, Stored)> {
+        let data = data.into();
+        let digest = zako_digest::hash::bytes(&data);
+        let stored = self.put(&digest, data).await?;
+        Ok((digest, stored))
+    }
+
+    /// Stores what `steps` give. Goes on where an earlier upload of the blob was
+    /// interrupted: steps that are held already are skipped.
+    ///
+    /// # Errors
+    /// Those of [`Cas::writer`] and of its writer; and the first error of `steps`,
+    /// after which what was taken is kept for a resumption.
+    async fn store<S>(&self, digest: &Digest, steps: S) -> Result<Stored>
+    where
+        S: Stream<Item = Result<Bytes>> + Send,
+    {
+        let held = self.held(digest).await?;
+        let mut writer = match self.writer(digest, held).await {
+            Ok(writer) => writer,
+            Err(error) if error.is_already_exists() => return Ok(Stored::Existing),
+            Err(error) => return Err(error),
+        };
+        let mut skip = held;
+        futures::pin_mut!(steps);
+        while let Some(step) = steps.next().await {
+            let mut data = match step {
+                Ok(data) => data,
+                Err(error) => {
+                    writer.park().await?;
+                    return Err(error);
+                }
+            };
+            let skipped = skip.min(data.len() as u64);
+            skip -= skipped;
+            // At most the step's length, which is a usize.
+            let data = data.split_off(skipped as usize);
+            if !data.is_empty() {
+                writer.write(data).await?;
+            }
+        }
+        writer.commit().await
+    }
+
+    /// Stores what `reader` gives, as [`store`](Self::store) does.
+    async fn store_reader<R>(&self, digest: &Digest, reader: R) -> Result<Stored>
+    where
+        R: AsyncRead + Send,
+    {
+        let steps = ReaderStream::with_capacity(reader, READ_STEP).map(|step| {
+            step.map_err(|error| {
+                CasError::new(ErrorKind::Io, "reading what is to be stored").with_source(error)
+            })
+        });
+        self.store(digest, steps).await
+    }
+}
+
+impl<C: Cas + ?Sized> CasExt for C {}
+
+/// An opened blob as a tokio reader.
+pub fn blob_reader(blob: Blob) -> impl AsyncBufRead + Send + Unpin {
+    StreamReader::new(blob.map(|step| step.map_err(std::io::Error::other)))
+}

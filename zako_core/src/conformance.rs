@@ -1,0 +1,1 @@
+//! The suite that checks an implementation of `Cas` against its contract.

@@ -1,0 +1,26 @@
+//! The content-addressed store Zako.
+//!
+//! [`cas`] has the trait [`Cas`](cas::Cas), its contract and its errors;
+//! [`store`] the stores behind it: on local disk, in memory, and one in front of
+//! another. With the feature `grpc` (on by default) come [`negotiate`],
+//! [`transport`], [`server`] and [`client`]. With default features off this crate
+//! is the embedded store alone.
+
+pub mod cas;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod store;
+pub mod transfer;
+
+#[cfg(feature = "grpc")]
+pub mod client;
+#[cfg(feature = "grpc")]
+pub mod negotiate;
+#[cfg(feature = "grpc")]
+pub mod server;
+#[cfg(feature = "grpc")]
+pub mod transport;
+#[cfg(feature = "grpc")]
+pub mod tree;
+
+pub use zako_digest::{BlobRange, Digest, Hash};

@@ -1,0 +1,1 @@
+//! The stores: on local disk, in memory, and one in front of another.

@@ -1,0 +1,1 @@
+//! Moving many blobs between files and a store.
