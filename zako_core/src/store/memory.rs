@@ -31,7 +31,7 @@ const MAX_LEASE: Duration = Duration::from_secs(24 * 60 * 60);
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A store in memory, for tests, for caches, and for the near side of a
-/// read-through pair.
+/// [`ReadThrough`](super::ReadThrough).
 ///
 /// Holds at most `max_bytes` of blobs and partial uploads, a fixed overhead for
 /// each included, and evicts by second chance what isn't leased; where all of it
