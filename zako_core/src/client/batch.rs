@@ -72,7 +72,8 @@ impl Client {
 
     async fn put_group(&self, blobs: &[(Digest, Bytes)]) -> Vec<Result<Stored>> {
         let limit = self.options().call_timeout;
-        let answer = self.on_lane(&mut self.backoff(), |lane| {
+        let mut backoff = self.backoff();
+        let answer = self.on_lane(&mut backoff, |lane| {
             let blobs = blobs.iter().map(|(digest, data)| ProtoBlob {
                 digest: Some((*digest).into()),
                 data: data.clone(),
@@ -93,15 +94,21 @@ impl Client {
         };
         let outcomes = blobs.iter().zip(outcomes);
         outcomes
-            .map(|((digest, data), outcome)| match tonic::Code::from(outcome.code) {
-                tonic::Code::Ok => Ok(Stored::New),
-                tonic::Code::AlreadyExists => Ok(Stored::Existing),
-                // The usual reason, told as the local stores tell it.
-                tonic::Code::InvalidArgument if hash::bytes(data) != *digest => {
-                    Err(CasError::mismatch(*digest, hash::bytes(data)))
-                }
-                _ => Err(status::from_outcome(outcome.code, &outcome.message, *digest)),
-            })
+            .map(
+                |((digest, data), outcome)| match tonic::Code::from(outcome.code) {
+                    tonic::Code::Ok => Ok(Stored::New),
+                    tonic::Code::AlreadyExists => Ok(Stored::Existing),
+                    // The usual reason, told as the local stores tell it.
+                    tonic::Code::InvalidArgument if hash::bytes(data) != *digest => {
+                        Err(CasError::mismatch(*digest, hash::bytes(data)))
+                    }
+                    _ => Err(status::from_outcome(
+                        outcome.code,
+                        &outcome.message,
+                        *digest,
+                    )),
+                },
+            )
             .collect()
     }
 
@@ -109,13 +116,13 @@ impl Client {
         let limit = self.options().call_timeout;
         // Blobs and names fit into a batch; texts of errors come on top.
         let longest = 2 * self.options().batch_bytes as usize;
-        let answer = self.on_lane(&mut self.backoff(), |lane| {
+        let mut backoff = self.backoff();
+        let answer = self.on_lane(&mut backoff, |lane| {
             let request = lane.request(BatchDownloadRequest {
                 digests: proto_digests(digests),
             });
             within(limit, async move {
-                let mut client =
-                    BatchClient::new(lane.http2()).max_decoding_message_size(longest);
+                let mut client = BatchClient::new(lane.http2()).max_decoding_message_size(longest);
                 let answer = client.batch_download(request).await;
                 let answer = answer.map_err(|status| status::from_status(&status))?;
                 Ok(answer.into_inner().blobs)
@@ -131,7 +138,11 @@ impl Client {
             let data = match tonic::Code::from(outcome.code) {
                 tonic::Code::Ok => Ok(blob.data),
                 tonic::Code::NotFound => Err(CasError::not_found(*digest)),
-                _ => Err(status::from_outcome(outcome.code, &outcome.message, *digest)),
+                _ => Err(status::from_outcome(
+                    outcome.code,
+                    &outcome.message,
+                    *digest,
+                )),
             };
             (*digest, data)
         });
@@ -140,10 +151,7 @@ impl Client {
 }
 
 /// The blobs, each hashed; an error in place of one that is another blob.
-async fn verified(
-    outcomes: Vec<(Digest, Result<Bytes>)>,
-    verify: bool,
-) -> Vec<Result<Bytes>> {
+async fn verified(outcomes: Vec<(Digest, Result<Bytes>)>, verify: bool) -> Vec<Result<Bytes>> {
     let check = move |(digest, data): (Digest, Result<Bytes>)| {
         let data = data?;
         if data.len() as u64 != digest.size() || verify && hash::bytes(&data) != digest {
@@ -151,7 +159,9 @@ async fn verified(
         }
         Ok(data)
     };
-    let bytes = outcomes.iter().map(|(_, data)| data.as_ref().map_or(0, Bytes::len));
+    let bytes = outcomes
+        .iter()
+        .map(|(_, data)| data.as_ref().map_or(0, Bytes::len));
     if !verify || bytes.sum::<usize>() <= HASH_INLINE {
         return outcomes.into_iter().map(check).collect();
     }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body::Body as _;
 use http_body_util::BodyExt;
 use prost::Message;
 use tokio::time::timeout;
@@ -14,6 +13,7 @@ use tower_service::Service;
 
 use super::answer::Answer;
 use super::dial::Http2;
+use super::outgoing::Outgoing;
 use super::status;
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::transport::grpc::frame;
@@ -44,9 +44,9 @@ pub(super) async fn open(
     mut http2: Http2,
     path: &'static str,
     token: Option<HeaderValue>,
-    body: Body,
+    body: impl Into<Outgoing>,
 ) -> Result<Reply> {
-    let mut request = Request::new(body);
+    let mut request = Request::new(body.into());
     *request.method_mut() = Method::POST;
     *request.version_mut() = Version::HTTP_2;
     *request.uri_mut() = http::Uri::from_static(path);
@@ -61,7 +61,7 @@ pub(super) async fn open(
     }
     let ready = std::future::poll_fn(|cx| http2.poll_ready(cx));
     ready.await.map_err(|error| status::broken(&*error))?;
-    let answer = http2.call(request).await;
+    let answer = http2.send(request).await;
     let answer = answer.map_err(|error| status::broken(&*error))?;
     let over = check_head(&answer)?;
     Ok(Reply {
@@ -162,11 +162,6 @@ impl Reply {
             body.extend_from_slice(&data);
         }
         Ok(frame::unary(body.freeze())?)
-    }
-
-    /// Whether the server has said all.
-    pub(super) fn is_over(&self) -> bool {
-        self.over || self.body.is_end_stream()
     }
 }
 

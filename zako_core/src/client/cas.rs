@@ -5,9 +5,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::Client;
-use crate::cas::{
-    Blob, BlobStat, BlobWriter, Cas, CasError, Lease, Result, Stored,
-};
+use crate::cas::{Blob, BlobStat, BlobWriter, Cas, CasError, Lease, Result, Stored};
 use crate::{BlobRange, Digest};
 
 /// Large blobs of one batch on their way at once.
@@ -83,7 +81,9 @@ impl Cas for Client {
             .filter(|blob| !fits(blob))
             .map(|(digest, data)| self.put(digest, data.clone()))
             .collect::<Vec<_>>();
-        let large = stream::iter(large).buffered(LARGE_AHEAD).collect::<Vec<_>>();
+        let large = stream::iter(large)
+            .buffered(LARGE_AHEAD)
+            .collect::<Vec<_>>();
         let (small, large) = futures::join!(self.put_small(&small), large);
         merged(blobs.iter().map(fits), small, large)
     }
@@ -96,7 +96,9 @@ impl Cas for Client {
             .filter(|one| !fits(one))
             .map(|digest| async { self.fetch(digest, BlobRange::FULL).await?.bytes().await })
             .collect::<Vec<_>>();
-        let large = stream::iter(large).buffered(LARGE_AHEAD).collect::<Vec<_>>();
+        let large = stream::iter(large)
+            .buffered(LARGE_AHEAD)
+            .collect::<Vec<_>>();
         let (small, large) = futures::join!(self.fetch_small(&small), large);
         merged(digests.iter().map(fits), small, large)
     }

@@ -17,6 +17,7 @@ use tonic::codegen::StdError;
 use tower_service::Service;
 
 use super::answer::Answer;
+use super::outgoing::Outgoing;
 use super::url::{Place, ServerUrl};
 use super::{ClientOptions, status};
 use crate::cas::{CasError, ErrorKind, Result};
@@ -25,10 +26,15 @@ use crate::cas::{CasError, ErrorKind, Result};
 /// by hand. It never reconnects: a session lives and dies with its connection.
 #[derive(Clone, Debug)]
 pub(super) struct Http2 {
-    sender: http2::SendRequest<Body>,
+    sender: http2::SendRequest<Outgoing>,
     peer: Option<SocketAddr>,
     authority: http::uri::Authority,
 }
+
+/// What a stream may have in its buffer when its body is asked for more, in bytes:
+/// nothing. So an upload that is interrupted has sent all that it was given, and
+/// one message a stream is all that waits.
+const SEND_BUFFER: usize = 1;
 
 const USER_AGENT: &str = concat!("zako/", env!("CARGO_PKG_VERSION"));
 
@@ -104,6 +110,7 @@ impl Http2 {
             .max_frame_size(options.frame_bytes)
             .keep_alive_interval(options.keepalive)
             .keep_alive_timeout(options.keepalive)
+            .max_send_buf_size(SEND_BUFFER)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| status::broken(&error))?;
@@ -120,13 +127,12 @@ impl Http2 {
         Ok(Self {
             sender,
             peer,
-            authority: authority
-                .unwrap_or_else(|| http::uri::Authority::from_static("localhost")),
+            authority: authority.unwrap_or_else(|| http::uri::Authority::from_static("localhost")),
         })
     }
 
     /// Makes a call; the connection must be ready.
-    fn send(&mut self, mut request: Request<Body>) -> BoxFuture<'static, Outcome> {
+    pub(super) fn send(&mut self, mut request: Request<Outgoing>) -> BoxFuture<'static, Outcome> {
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
         uri.scheme = Some(http::uri::Scheme::HTTP);
         uri.authority = Some(self.authority.clone());
@@ -156,7 +162,7 @@ impl Service<Request<Body>> for Http2 {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.send(request)
+        self.send(request.map(Outgoing::Generated))
     }
 }
 

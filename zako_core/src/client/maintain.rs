@@ -36,8 +36,9 @@ impl Maintain for Client {
         let request = proto::VerifyRequest {
             digests: proto_digests(&digests),
         };
+        let mut backoff = self.backoff();
         let mut reports = self
-            .on_lane(&mut self.backoff(), |lane| {
+            .on_lane(&mut backoff, |lane| {
                 let request = lane.request(request.clone());
                 async move {
                     let reports = StoreClient::new(lane.http2()).verify(request).await;
@@ -70,9 +71,12 @@ impl Maintain for Client {
     }
 
     async fn collect_garbage(&self) -> Result<GcReport> {
-        let report = self.on_lane(&mut self.backoff(), |lane| async move {
+        let mut backoff = self.backoff();
+        let report = self.on_lane(&mut backoff, |lane| async move {
             let request = lane.request(proto::CollectGarbageRequest {});
-            let report = StoreClient::new(lane.http2()).collect_garbage(request).await;
+            let report = StoreClient::new(lane.http2())
+                .collect_garbage(request)
+                .await;
             let report = report.map_err(|status| status::from_status(&status))?;
             Ok(report.into_inner())
         });
@@ -88,7 +92,10 @@ impl Maintain for Client {
 
 fn add(report: &mut VerifyReport, message: proto::VerifyProgress) -> Result<()> {
     let digests = |messages: Vec<zako_protobuf::digest::Digest>| {
-        messages.iter().map(digest_of).collect::<Result<Vec<Digest>>>()
+        messages
+            .iter()
+            .map(digest_of)
+            .collect::<Result<Vec<Digest>>>()
     };
     report.blobs_checked = message.blobs_checked;
     report.bytes_checked = message.bytes_checked;

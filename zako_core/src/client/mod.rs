@@ -21,6 +21,7 @@ mod download;
 mod maintain;
 mod negotiate;
 mod options;
+mod outgoing;
 mod pool;
 mod retry;
 mod send;

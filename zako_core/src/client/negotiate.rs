@@ -64,7 +64,9 @@ impl Client {
         let mut client = ContentAddressableStorageClient::new(http2);
         let mut answers = within(limit, async {
             let answers = client.negotiate_blobs(requests).await;
-            Ok(answers.map_err(|status| status::from_status(&status))?.into_inner())
+            Ok(answers
+                .map_err(|status| status::from_status(&status))?
+                .into_inner())
         })
         .await?;
         while progress.answered < digests.len() {

@@ -78,7 +78,8 @@ impl Default for ClientOptions {
             stream_window: 1 << 20,
             connection_window: 16 << 20,
             frame_bytes: 256 << 10,
-            message_bytes: 256 << 10,
+            // With its prefix in one frame of the usual 256 KiB.
+            message_bytes: 255 << 10,
             batch_bytes: 4 << 20,
             small_blob_bytes: 256 << 10,
         }

@@ -94,7 +94,11 @@ impl Backoff {
             return None;
         }
         let doubled = 1u32.checked_shl(self.failures - 1).unwrap_or(u32::MAX);
-        let most = self.policy.base.saturating_mul(doubled).min(self.policy.cap);
+        let most = self
+            .policy
+            .base
+            .saturating_mul(doubled)
+            .min(self.policy.cap);
         let jitter = rand::rng().random_range(Duration::ZERO..=most);
         // Those who were told the same time must not come back at once.
         Some(asked + jitter)

@@ -42,8 +42,9 @@ impl Client {
                 Err(Failure::Sending(error)) => {
                     // What was held was dropped meanwhile: the next attempt sees.
                     let error = match error.kind() {
-                        ErrorKind::NotHeld => CasError::new(ErrorKind::Stale, error.message())
-                            .with_digest(*digest),
+                        ErrorKind::NotHeld => {
+                            CasError::new(ErrorKind::Stale, error.message()).with_digest(*digest)
+                        }
                         _ => error,
                     };
                     backoff.pause(error).await?;

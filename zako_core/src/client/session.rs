@@ -16,7 +16,6 @@ use zako_protobuf::range::BlobRange as ProtoRange;
 use zako_protobuf::transport::{BlobResource, DownloadRequest};
 
 use super::dial::Http2;
-use super::url::ServerUrl;
 use super::{ClientOptions, call, status};
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result};
@@ -286,7 +285,8 @@ async fn redeem(http2: &Http2, token: &HeaderValue, options: &ClientOptions) -> 
     };
     let body = call::one_message(&request)?;
     let outcome = async {
-        let mut reply = call::open(http2.clone(), call::DOWNLOAD, Some(token.clone()), body).await?;
+        let mut reply =
+            call::open(http2.clone(), call::DOWNLOAD, Some(token.clone()), body).await?;
         while reply.next(options.idle_timeout).await?.is_some() {}
         Ok(())
     };

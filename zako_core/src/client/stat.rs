@@ -53,7 +53,8 @@ impl Client {
     /// Those of reaching it.
     pub async fn status(&self) -> Result<ServerStatus> {
         let limit = self.options().call_timeout;
-        let status = self.on_connection(&mut self.backoff(), |http2| {
+        let mut backoff = self.backoff();
+        let status = self.on_connection(&mut backoff, |http2| {
             within(limit, async move {
                 let answer = StoreClient::new(http2)
                     .status(proto::StatusRequest {})
@@ -87,7 +88,8 @@ impl Client {
         let mut deleted = Vec::new();
         for chunk in digests.chunks(negotiate::BATCH) {
             let limit = self.options().call_timeout;
-            let answer = self.on_lane(&mut self.backoff(), |lane| {
+            let mut backoff = self.backoff();
+            let answer = self.on_lane(&mut backoff, |lane| {
                 let digests = proto_digests(chunk);
                 within(limit, async move {
                     let request = lane.request(proto::DeleteRequest { digests });
@@ -105,7 +107,8 @@ impl Client {
 
     async fn stat_chunk(&self, chunk: &[Digest]) -> Result<Vec<RemoteStat>> {
         let limit = self.options().call_timeout;
-        let answer = self.on_connection(&mut self.backoff(), |http2| {
+        let mut backoff = self.backoff();
+        let answer = self.on_connection(&mut backoff, |http2| {
             let digests = proto_digests(chunk);
             within(limit, async move {
                 let answer = StoreClient::new(http2)

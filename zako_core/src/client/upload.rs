@@ -1,27 +1,30 @@
 //! Sending a blob as a stream.
 
-use std::collections::VecDeque;
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http_body::{Body, Frame};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
-use tonic::Status;
+use tokio::time::{Instant, sleep, timeout};
 use zako_protobuf::range::BlobRange as ProtoRange;
 use zako_protobuf::transport::{BlobResource, UploadRequest, UploadResponse, upload_request};
 
+use super::outgoing::{Chunks, Outgoing, Step};
+use super::session::Seat;
 use super::{Client, call, within};
 use crate::Digest;
 use crate::cas::{BlobWriter, Cas, CasError, ErrorKind, Lease, Result, Stored};
-use crate::transport::grpc::frame::{self, Framer, PayloadField};
+use crate::transport::grpc::frame;
 
 /// Messages between a writer and its connection.
 const QUEUE: usize = 4;
+
+/// How long, and how often, a server is asked whether it has put an interrupted
+/// upload aside.
+const PARKING: Duration = Duration::from_secs(2);
+const PARKING_STEP: Duration = Duration::from_millis(5);
 
 /// An upload under way.
 pub(super) struct Upload {
@@ -30,9 +33,14 @@ pub(super) struct Upload {
     held: u64,
     /// Gone once there is nothing more to send.
     steps: Option<mpsc::Sender<Step>>,
-    answer: BoxFuture<'static, Result<u64>>,
+    /// Gone once it came.
+    answer: Option<Answer>,
+    seat: Option<Seat>,
     state: State,
 }
+
+/// What the server says in the end: the bytes committed.
+type Answer = BoxFuture<'static, Result<u64>>;
 
 #[derive(Debug)]
 enum State {
@@ -40,22 +48,6 @@ enum State {
     /// The server has the blob already: what comes is not sent.
     Existing,
     Failed(CasError),
-}
-
-/// What a writer gives to the body of its call.
-#[derive(Debug)]
-enum Step {
-    Chunk(Bytes),
-    /// Without it the end of the queue is an interruption.
-    End,
-}
-
-/// The body of an upload's call: metadata, then chunks that are not copied.
-struct Chunks {
-    frames: VecDeque<Bytes>,
-    framer: Framer,
-    steps: mpsc::Receiver<Step>,
-    ended: bool,
 }
 
 impl Client {
@@ -90,15 +82,19 @@ impl Client {
         if offset > held {
             return Err(CasError::not_held(*digest, offset, held));
         }
-        let (steps, answer) = self.send_from(digest, offset).await?;
-        Ok(Box::new(Upload {
+        let mut upload = Upload {
             client: self.clone(),
             digest: *digest,
             held: offset,
-            steps: Some(steps),
-            answer,
+            seat: None,
+            steps: None,
+            answer: None,
             state: State::Sending,
-        }))
+        };
+        if digest.size() > 0 {
+            self.send_from(&mut upload).await?;
+        }
+        Ok(Box::new(upload))
     }
 
     /// Metadata and no chunk.
@@ -108,8 +104,9 @@ impl Client {
         }
         let limit = self.options().call_timeout;
         let request = metadata(digest, 0);
+        let mut backoff = self.backoff();
         let answer: UploadResponse = self
-            .on_lane(&mut self.backoff(), |lane| {
+            .on_lane(&mut backoff, |lane| {
                 let body = call::one_message(&request);
                 within(limit, async move {
                     let (http2, token) = (lane.http2(), lane.token());
@@ -128,39 +125,50 @@ impl Client {
         Ok(answer.committed_size)
     }
 
-    async fn send_from(
-        &self,
-        digest: &Digest,
-        offset: u64,
-    ) -> Result<(mpsc::Sender<Step>, BoxFuture<'static, Result<u64>>)> {
+    /// Begins a call that sends what the writer gets.
+    async fn send_from(&self, upload: &mut Upload) -> Result<()> {
         let lane = self.0.pool.lane().await?;
         let (steps, receiver) = mpsc::channel(QUEUE);
-        let body = tonic::body::Body::new(Chunks {
-            frames: VecDeque::from([frame::message(&metadata(digest, offset))?]),
-            framer: Framer::new(PayloadField::Chunk, self.options().message_bytes),
-            steps: receiver,
-            ended: false,
-        });
+        let metadata = frame::message(&metadata(&upload.digest, upload.held))?;
+        let body = Chunks::new(metadata, self.options().message_bytes, receiver);
         let idle = self.options().idle_timeout;
-        let seat = lane.seat();
+        upload.seat = Some(lane.seat());
+        upload.steps = Some(steps);
         let answer = async move {
-            let reply = call::open(lane.http2(), call::UPLOAD, lane.token(), body).await?;
+            let (http2, token) = (lane.http2(), lane.token());
+            let reply = call::open(http2, call::UPLOAD, token, Outgoing::Chunks(body)).await?;
             let answer: UploadResponse = reply.message(idle).await?;
             Ok(answer.committed_size)
         };
-        let answer = answer.map(move |outcome| {
-            outcome.map_err(|error| {
-                seat.judge(&error);
-                match error.kind() {
-                    // With a new session it goes on.
-                    ErrorKind::Unauthenticated => {
-                        CasError::new(ErrorKind::Unavailable, error.message())
-                    }
-                    _ => error,
-                }
-            })
-        });
-        Ok((steps, answer.boxed()))
+        upload.answer = Some(answer.boxed());
+        Ok(())
+    }
+
+    /// Makes the server drop what it holds of an interrupted upload: it does so
+    /// when one that goes on from there ends too early.
+    async fn drop_held(&self, digest: &Digest) -> Result<()> {
+        let held = match self.probe(digest).await {
+            Err(error) if error.is_already_exists() => return Ok(()),
+            other => other?,
+        };
+        if held == 0 {
+            return Ok(());
+        }
+        let mut upload = Upload {
+            client: self.clone(),
+            digest: *digest,
+            held: held.min(digest.size() - 1),
+            seat: None,
+            steps: None,
+            answer: None,
+            state: State::Sending,
+        };
+        self.send_from(&mut upload).await?;
+        upload.send(Step::End).await?;
+        match upload.wait().await {
+            Err(error) if error.kind() != ErrorKind::Mismatch => Err(upload.judge(error)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -182,7 +190,6 @@ impl Upload {
     }
 
     fn fail(&mut self, error: CasError) -> CasError {
-        self.steps = None;
         self.state = State::Failed(error.clone());
         error
     }
@@ -190,12 +197,15 @@ impl Upload {
     /// Hands one step over, unless the server answers before.
     async fn send(&mut self, step: Step) -> Result<()> {
         let idle = self.client.options().idle_timeout;
-        let Some(steps) = &self.steps else {
+        let (Some(steps), Some(answer)) = (&self.steps, &mut self.answer) else {
             return Ok(());
         };
         let early = tokio::select! {
             biased;
-            answer = &mut self.answer => Some(answer),
+            answer = answer => {
+                self.answer = None;
+                Some(answer)
+            }
             room = timeout(idle, steps.reserve()) => match room {
                 Ok(Ok(room)) => {
                     room.send(step);
@@ -203,10 +213,10 @@ impl Upload {
                 }
                 // The connection dropped the body: its answer says why.
                 Ok(Err(_)) => None,
-                Err(_) => {
-                    let text = format!("the server took nothing for {idle:?}");
-                    return Err(self.fail(self.error(ErrorKind::Timeout, text)));
-                }
+                Err(_) => Some(Err(CasError::new(
+                    ErrorKind::Timeout,
+                    format!("the server took nothing for {idle:?}"),
+                ))),
             },
         };
         let answer = match early {
@@ -214,13 +224,33 @@ impl Upload {
             None => self.wait().await,
         };
         self.steps = None;
-        self.settle(answer)
+        match answer {
+            Ok(size) if size == self.digest.size() => {
+                self.state = State::Existing;
+                Ok(())
+            }
+            Err(error) if error.is_already_exists() => {
+                self.state = State::Existing;
+                Ok(())
+            }
+            Ok(_) => Err(self.fail(self.error(
+                ErrorKind::Internal,
+                "the server ended an upload before it had all of it",
+            ))),
+            Err(error) => {
+                let error = self.judge(error);
+                Err(self.fail(error))
+            }
+        }
     }
 
     /// Waits for the answer.
     async fn wait(&mut self) -> Result<u64> {
         let idle = self.client.options().idle_timeout;
-        match timeout(idle, &mut self.answer).await {
+        let Some(answer) = self.answer.take() else {
+            return Err(self.error(ErrorKind::Internal, "the upload has ended"));
+        };
+        match timeout(idle, answer).await {
             Ok(answer) => answer,
             Err(_) => Err(self.error(
                 ErrorKind::Timeout,
@@ -229,30 +259,34 @@ impl Upload {
         }
     }
 
-    /// What an answer means that came before all was sent.
-    fn settle(&mut self, answer: Result<u64>) -> Result<()> {
-        match answer {
-            Err(error) if error.is_already_exists() => {
-                self.state = State::Existing;
-                Ok(())
-            }
-            Ok(size) if size == self.digest.size() => {
-                self.state = State::Existing;
-                Ok(())
-            }
-            Ok(_) => Err(self.fail(self.error(
-                ErrorKind::Internal,
-                "the server ended an upload before it had all of it",
-            ))),
-            Err(error) => Err(self.fail(error.with_digest(self.digest))),
+    /// Draws the consequences of the call's error.
+    fn judge(&self, error: CasError) -> CasError {
+        if let Some(seat) = &self.seat {
+            seat.judge(&error);
+        }
+        match error.kind() {
+            // It goes on in a new session.
+            ErrorKind::Unauthenticated => self.error(ErrorKind::Unavailable, error.message()),
+            _ => error.with_digest(self.digest),
         }
     }
 
-    /// Ends the call without a proper end, so that the server keeps what came.
-    async fn interrupt(&mut self) {
-        if self.steps.take().is_some() && matches!(self.state, State::Sending) {
-            // What is queued goes out, then the stream is reset.
-            let _ = self.wait().await;
+    /// Ends the call without a proper end, so that the server keeps what came:
+    /// what is queued goes out, then the stream is reset.
+    fn interrupt(&mut self) -> Option<Answer> {
+        self.steps = None;
+        self.answer.take()
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let idle = self.client.options().idle_timeout;
+        if let Some(answer) = self.interrupt()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            // Dropped with its answer, the stream would be reset at once.
+            runtime.spawn(timeout(idle, answer));
         }
     }
 }
@@ -289,89 +323,74 @@ impl BlobWriter for Upload {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<Stored> {
-        if let State::Failed(error) = &self.state {
-            return Err(error.clone());
-        }
-        if self.digest.size() == 0 {
-            self.interrupt().await;
+        if self.digest.size() == 0 && matches!(self.state, State::Sending) {
+            // Of the empty blob there is nothing to send in a stream.
             return self.client.put(&self.digest, Bytes::new()).await;
         }
-        let whole = self.held == self.digest.size();
+        let given = self.held;
+        let size = self.digest.size();
+        let too_few = (given < size).then(|| {
+            let text = format!("{given} of {size} bytes were given");
+            self.error(ErrorKind::Mismatch, text)
+        });
         if matches!(self.state, State::Sending) {
-            // Too few bytes with a proper end: the server drops them.
+            // With too few bytes too: after a proper end the server drops them.
             self.send(Step::End).await?;
         }
-        if matches!(self.state, State::Existing) {
-            return Ok(Stored::Existing);
+        match (&self.state, too_few) {
+            (State::Failed(error), _) => return Err(error.clone()),
+            (_, Some(too_few)) => {
+                let _ = self.wait().await;
+                return Err(too_few);
+            }
+            (State::Existing, None) => return Ok(Stored::Existing),
+            (State::Sending, None) => {}
         }
-        self.steps = None;
-        let answer = self.wait().await;
-        if !whole && answer.is_ok() {
-            return Err(self.error(
-                ErrorKind::Mismatch,
-                format!("{} of {} bytes were given", self.held, self.digest.size()),
-            ));
-        }
-        match answer {
-            Ok(size) if size == self.digest.size() => Ok(Stored::New),
-            Ok(size) => Err(self.error(
+        match self.wait().await {
+            Ok(committed) if committed == size => Ok(Stored::New),
+            Ok(committed) => Err(self.error(
                 ErrorKind::Internal,
-                format!("the server committed {size} of {} bytes", self.digest.size()),
+                format!("the server committed {committed} of {size} bytes"),
             )),
             Err(error) if error.is_already_exists() => Ok(Stored::Existing),
-            Err(error) => Err(error.with_digest(self.digest)),
+            Err(error) => Err(self.judge(error)),
         }
     }
 
     async fn park(mut self: Box<Self>) -> Result<u64> {
-        self.interrupt().await;
-        self.client.ask_held(&self.digest).await
+        let idle = self.client.options().idle_timeout;
+        let Some(answer) = self.interrupt() else {
+            return self.client.ask_held(&self.digest).await;
+        };
+        let _ = timeout(idle, answer).await;
+        // The server puts it aside after the call has ended here.
+        let late = Instant::now() + PARKING;
+        loop {
+            let held = self.client.ask_held(&self.digest).await?;
+            if held >= self.held || Instant::now() >= late {
+                return Ok(held);
+            }
+            sleep(PARKING_STEP).await;
+        }
     }
 
     async fn discard(mut self: Box<Self>) -> Result<()> {
-        if matches!(self.state, State::Sending) {
-            // An early proper end is a refused upload, of which nothing is kept.
-            self.send(Step::End).await?;
-            self.steps = None;
-            let _ = self.wait().await;
+        if matches!(self.state, State::Existing) || self.digest.size() == 0 {
+            return Ok(());
         }
-        Ok(())
-    }
-}
-
-impl Body for Chunks {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let this = &mut *self;
-        loop {
-            if let Some(frame) = this.frames.pop_front() {
-                return Poll::Ready(Some(Ok(Frame::data(frame))));
+        if self.steps.is_some() {
+            // The server drops an upload that is too long, or ends too early.
+            if self.held == self.digest.size() {
+                let _ = self.send(Step::Chunk(Bytes::from_static(&[0]))).await;
             }
-            if this.ended {
-                return Poll::Ready(None);
-            }
-            match ready!(this.steps.poll_recv(cx)) {
-                Some(Step::Chunk(mut chunk)) => {
-                    while let Some(frame) = this.framer.next_frame(&mut chunk) {
-                        this.frames.extend([frame.prefix, frame.payload]);
-                    }
-                }
-                Some(Step::End) => this.ended = true,
-                None => {
-                    this.ended = true;
-                    let error = Status::cancelled("the upload was interrupted");
-                    return Poll::Ready(Some(Err(error)));
-                }
+            let _ = self.send(Step::End).await;
+            if self.answer.is_some()
+                && let Err(error) = self.wait().await
+                && error.kind() == ErrorKind::Mismatch
+            {
+                return Ok(());
             }
         }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.ended && self.frames.is_empty()
+        self.client.drop_held(&self.digest).await
     }
 }
