@@ -24,11 +24,16 @@ use crate::cas::{CasError, ErrorKind, Result};
 #[derive(Debug)]
 pub(super) struct Connection {
     control: Http2,
+    unusable: Unusable,
     session: Mutex<Option<Arc<Session>>>,
     /// One negotiates, the others wait for what comes of it.
     negotiating: tokio::sync::Mutex<()>,
     retired: AtomicBool,
 }
+
+/// Addresses that the server named for the transport and that don't work from
+/// here, as behind a translation of addresses.
+pub(super) type Unusable = Arc<Mutex<Vec<SocketAddr>>>;
 
 /// A transport session: a redeemed token, and room for the streams that the
 /// server recommends.
@@ -58,9 +63,10 @@ pub(super) struct Seat {
 }
 
 impl Connection {
-    pub(super) fn new(control: Http2) -> Self {
+    pub(super) fn new(control: Http2, unusable: Unusable) -> Self {
         Self {
             control,
+            unusable,
             session: Mutex::new(None),
             negotiating: tokio::sync::Mutex::new(()),
             retired: AtomicBool::new(false),
@@ -108,7 +114,7 @@ impl Connection {
         if let Some(session) = self.current() {
             return Ok(session);
         }
-        let session = Arc::new(Session::open(&self.control, options).await?);
+        let session = Arc::new(Session::open(&self.control, options, &self.unusable).await?);
         *self.session.lock() = Some(session.clone());
         Ok(session)
     }
@@ -167,25 +173,18 @@ impl Session {
     }
 
     /// Gets a token and redeems it.
-    async fn open(control: &Http2, options: &ClientOptions) -> Result<Self> {
+    async fn open(control: &Http2, options: &ClientOptions, unusable: &Unusable) -> Result<Self> {
         let within = options.call_timeout;
         let opening = async {
             let details = details(control).await?;
             let token = token(&details.auth_token)?;
-            let elsewhere = other_address(&details, control.peer());
-            let http2 = match elsewhere {
-                None => control.clone(),
-                Some(address) => match Http2::connect(&address.into(), options).await {
-                    Ok(http2) => http2,
-                    Err(error) => {
-                        tracing::debug!(%error, "staying on the address that was dialed");
-                        control.clone()
-                    }
+            let http2 = match other_address(&details, control.peer()) {
+                Some(address) => match named(address, token.as_ref(), options, unusable).await {
+                    Some(http2) => http2,
+                    None => here(control, token.as_ref(), options).await?,
                 },
+                None => here(control, token.as_ref(), options).await?,
             };
-            if let Some(token) = &token {
-                redeem(&http2, token, options).await?;
-            }
             let recommended = (details.recommended_concurrency as usize).max(1);
             let streams = recommended.min(options.streams_per_connection());
             Ok(Self {
@@ -242,6 +241,48 @@ impl Seat {
     }
 }
 
+/// The connection itself, with the token redeemed on it.
+async fn here(
+    control: &Http2,
+    token: Option<&HeaderValue>,
+    options: &ClientOptions,
+) -> Result<Http2> {
+    redeem(control, token, options).await?;
+    Ok(control.clone())
+}
+
+/// A connection to the address that the server named, with the token redeemed on
+/// it; `None` if that doesn't work.
+async fn named(
+    address: SocketAddr,
+    token: Option<&HeaderValue>,
+    options: &ClientOptions,
+    unusable: &Unusable,
+) -> Option<Http2> {
+    if unusable.lock().contains(&address) {
+        return None;
+    }
+    let attempt = async {
+        let http2 = Http2::connect(&address.into(), options).await?;
+        redeem(&http2, token, options).await?;
+        Ok::<_, CasError>(http2)
+    };
+    match attempt.await {
+        Ok(http2) => Some(http2),
+        Err(error) => {
+            tracing::debug!(%error, "staying on the address that was dialed");
+            let mut unusable = unusable.lock();
+            // A server doesn't name many; one that does costs no memory.
+            unusable.truncate(MAX_UNUSABLE - 1);
+            unusable.insert(0, address);
+            None
+        }
+    }
+}
+
+/// The addresses that are remembered as unusable.
+const MAX_UNUSABLE: usize = 8;
+
 async fn details(control: &Http2) -> Result<TransportDetails> {
     let request = GetTransportDetailsRequest {
         supported_protocols: vec![Protocol::Grpc.into()],
@@ -273,7 +314,10 @@ fn token(text: &str) -> Result<Option<HeaderValue>> {
 
 /// The first call on a connection redeems the token. This one moves nothing, so
 /// that no other has to wait behind a blob.
-async fn redeem(http2: &Http2, token: &HeaderValue, options: &ClientOptions) -> Result<()> {
+async fn redeem(http2: &Http2, token: Option<&HeaderValue>, options: &ClientOptions) -> Result<()> {
+    let Some(token) = token else {
+        return Ok(());
+    };
     let request = DownloadRequest {
         metadata: Some(BlobResource {
             digest: Some(Digest::EMPTY.into()),
