@@ -1,5 +1,9 @@
 //! A real server, and a proxy that breaks its connections.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses a part of it"
+)]
 
 use std::net::SocketAddr;
 use std::path::Path;
