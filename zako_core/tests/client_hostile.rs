@@ -1,6 +1,7 @@
 //! A server that lies: what a client makes of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use zako_protobuf::cas::content_addressable_storage_server::{
 use zako_protobuf::cas::{
     GetTransportDetailsRequest, NegotiateBlobsRequest, NegotiateBlobsResponse, TransportDetails,
 };
+use zako_protobuf::net::{IpAddress, SocketAddress, ip_address::IpAddr};
 use zako_protobuf::transport::transport_server::{Transport, TransportServer};
 use zako_protobuf::transport::{DownloadRequest, DownloadResponse, UploadRequest, UploadResponse};
 
@@ -43,6 +45,7 @@ enum Lie {
     FewOutcomes,
     WrongSize,
     HoldsTooMuch,
+    Stall,
 }
 
 #[derive(Clone)]
@@ -55,6 +58,8 @@ struct Liar {
     /// Downloads that break off after their first message.
     breaks: Arc<AtomicUsize>,
     downloads: Arc<parking_lot::Mutex<Vec<u64>>>,
+    /// The address that it names for the transport.
+    named: Option<SocketAddr>,
 }
 
 const STEP: usize = 100_000;
@@ -68,6 +73,7 @@ impl Liar {
             refusals: Arc::default(),
             breaks: Arc::default(),
             downloads: Arc::default(),
+            named: None,
         }
     }
 
@@ -120,6 +126,15 @@ impl ContentAddressableStorage for Liar {
         Ok(Response::new(TransportDetails {
             auth_token: format!("token-{number}"),
             recommended_concurrency: 4,
+            server_addr: self.named.map(|named| SocketAddress {
+                ip: Some(IpAddress {
+                    ip_addr: Some(IpAddr::V6(match named.ip() {
+                        std::net::IpAddr::V4(ip) => ip.to_ipv6_mapped().octets().to_vec().into(),
+                        std::net::IpAddr::V6(ip) => ip.octets().to_vec().into(),
+                    })),
+                }),
+                port: named.port().into(),
+            }),
             ..TransportDetails::default()
         }))
     }
@@ -165,6 +180,12 @@ impl Transport for Liar {
             })),
             Lie::StatusAfterAll => steps.push(Err(Status::data_loss("damaged"))),
             _ => {}
+        }
+        if self.lie == Lie::Stall {
+            steps.truncate(1);
+            return Ok(Response::new(
+                stream::iter(steps).chain(stream::pending()).boxed(),
+            ));
         }
         if take_one(&self.breaks) {
             steps.truncate(1);
@@ -368,6 +389,45 @@ async fn a_download_that_gets_no_further_ends() {
     assert_eq!(client.fetch_bytes(&digest).await.unwrap(), data);
     let starts = liar.downloads.lock().clone();
     assert_eq!(starts, [0]);
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_not_waited_for_forever() {
+    let data = large();
+    let url = Liar::new(Lie::Stall, &data).serve().await;
+    let mut options = ClientOptions::default();
+    options.idle_timeout = Duration::from_millis(50);
+    let client = Client::connect(&url, options).await.unwrap();
+    let error = client.fetch_bytes(&hash::bytes(&data)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn bytes_move_at_the_address_that_the_server_names() {
+    let data = b"small".to_vec();
+    let digest = hash::bytes(&data);
+    let there = Liar::new(Lie::None, &data);
+    let url = there.serve().await.to_string();
+    let mut here = Liar::new(Lie::WrongBytes, &data);
+    here.named = Some(url["http://".len()..].parse().unwrap());
+    let client = here.client().await;
+    assert_eq!(client.fetch_bytes(&digest).await.unwrap(), data);
+    assert_eq!(*there.downloads.lock(), [0]);
+    assert_eq!(here.tokens.load(Ordering::SeqCst), 1);
+    assert_eq!(there.tokens.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn an_address_that_does_not_work_from_here_is_done_without() {
+    let data = b"small".to_vec();
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut liar = Liar::new(Lie::None, &data);
+    liar.named = Some(free.local_addr().unwrap());
+    drop(free);
+    let client = liar.client().await;
+    let digest = hash::bytes(&data);
+    assert_eq!(client.fetch_bytes(&digest).await.unwrap(), data);
+    assert_eq!(*liar.downloads.lock(), [0]);
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::ClientOptions;
 use super::dial::Http2;
-use super::session::{Connection, Lane, Session, Unusable};
+use super::entry::Unusable;
+use super::session::{Connection, Lane, Session};
 use super::url::ServerUrl;
 use crate::cas::Result;
 
