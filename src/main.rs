@@ -1,2 +1,99 @@
 //! The `zako` command.
-fn main() {}
+
+mod args;
+mod completions;
+mod config;
+mod disk;
+mod doctor;
+mod failure;
+mod hash;
+mod output;
+mod quantity;
+mod walk;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use args::{Cli, GlobalArgs, Verb};
+use config::{ConfigFile, Layers};
+use failure::{Exit, Failure};
+use output::Output;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let json = cli.global.json;
+    let mut output = Output::new(json);
+    let outcome = run(cli, &mut output);
+    // What was printed before a failure is worth its lines.
+    let outcome = outcome.and_then(|()| output.flush()).or_else(|failure| {
+        let _ = output.flush();
+        Err(failure)
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::report(&failure, json);
+            ExitCode::from(failure.exit().code())
+        }
+    }
+}
+
+fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
+    if let Verb::Completions(args) = &cli.verb {
+        return completions::run(args, output);
+    }
+    start_log(&cli.global, "error")?;
+    let file = ConfigFile::load(cli.global.config.as_deref())?;
+    let layers = Layers::new(&file);
+    match cli.verb {
+        Verb::Completions(_) => Ok(()),
+        Verb::Hash(args) => hash::run(&args, output),
+        Verb::Doctor(args) => block_on(doctor::run(args, &layers, output))?,
+    }
+}
+
+/// Help and version go to stdout, all else to stderr with the code for usage.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Fails on a closed pipe only, and then there is nobody to tell.
+    let _ = error.print();
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+        _ => ExitCode::from(Exit::Usage.code()),
+    }
+}
+
+fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Failed, format!("starting threads: {error}")))?;
+    let outcome = runtime.block_on(future);
+    // A read of stdin that nobody waits for any more must not hold the exit up.
+    runtime.shutdown_background();
+    Ok(outcome)
+}
+
+fn start_log(global: &GlobalArgs, default: &str) -> Result<(), Failure> {
+    let variable = std::env::var("ZAKO_LOG")
+        .ok()
+        .filter(|text| !text.is_empty());
+    let (origin, text) = match (&global.log, &variable) {
+        (Some(flag), _) => ("--log", flag.as_str()),
+        (None, Some(variable)) => ("the variable ZAKO_LOG", variable.as_str()),
+        (None, None) => ("the default", default),
+    };
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .parse(text)
+        .map_err(|error| Failure::usage(format!("{origin}: {text:?} is no log filter: {error}")))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+    Ok(())
+}

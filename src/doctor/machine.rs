@@ -1,0 +1,62 @@
+//! Variables and limits of this machine.
+
+use rustix::process::{Resource, getrlimit};
+
+use super::Check;
+use crate::config::is_known_variable;
+use crate::quantity::bytes;
+
+/// Enough for a connection and a file for each of a few thousand streams.
+const WANTED_FILES: u64 = 8192;
+
+/// What RDMA pins for one session's buffers, with room to spare.
+const WANTED_MEMLOCK: u64 = 64 << 20;
+
+/// `ZAKO_*` variables that mean nothing: most often a typing error.
+pub(super) fn variables() -> Vec<Check> {
+    let unknown: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with("ZAKO_") && !is_known_variable(name))
+        .collect();
+    if unknown.is_empty() {
+        return vec![Check::ok("variables", "no unknown ZAKO_* variable is set")];
+    }
+    vec![Check::warning(
+        "variables",
+        format!("not known: {}", unknown.join(", ")),
+        "`zako serve --help` names the variable of every flag.",
+    )]
+}
+
+/// Open files and locked memory.
+pub(super) fn limits() -> Vec<Check> {
+    let files = getrlimit(Resource::Nofile);
+    // `zako serve` raises the soft limit itself, so the hard one counts.
+    let files = match files.maximum {
+        Some(most) if most < WANTED_FILES => Check::warning(
+            "open files",
+            format!("at most {most}"),
+            format!(
+                "Raise the hard limit to {WANTED_FILES}: `ulimit -Hn`, or LimitNOFILE= in the systemd unit."
+            ),
+        ),
+        most => Check::ok(
+            "open files",
+            format!("{} now, at most {}", shown(files.current), shown(most)),
+        ),
+    };
+    let memlock = match getrlimit(Resource::Memlock).current {
+        Some(most) if most < WANTED_MEMLOCK => Check::warning(
+            "locked memory",
+            format!("at most {}", bytes(most)),
+            "Matters for RDMA only: raise it by `ulimit -l unlimited`, or LimitMEMLOCK=infinity in the systemd unit.",
+        ),
+        Some(most) => Check::ok("locked memory", format!("at most {}", bytes(most))),
+        None => Check::ok("locked memory", "unlimited"),
+    };
+    vec![files, memlock]
+}
+
+fn shown(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string())
+}
