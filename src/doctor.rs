@@ -1,6 +1,7 @@
 //! `zako doctor`: what is configured, reachable and limited.
 
 mod machine;
+mod server;
 mod store;
 
 use std::fmt;
@@ -82,6 +83,9 @@ pub(crate) async fn run(
     {
         tell(check)?;
     }
+    for check in server::checks(&client).await {
+        tell(check)?;
+    }
     if broken.is_empty() {
         return Ok(());
     }
@@ -142,25 +146,25 @@ fn settings(client: &ClientConfig, server: &ServerConfig) -> Vec<Configured> {
 }
 
 impl Check {
-    fn ok(check: &'static str, found: impl Into<String>) -> Self {
+    fn ok(check: &'static str, found: &str) -> Self {
         Self {
             check,
             state: State::Ok,
-            found: found.into(),
+            found: found.to_owned(),
             advice: None,
         }
     }
 
-    fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+    fn warning(check: &'static str, found: &str, advice: &str) -> Self {
         Self {
             check,
             state: State::Warning,
-            found: found.into(),
-            advice: Some(advice.into()),
+            found: found.to_owned(),
+            advice: Some(advice.to_owned()),
         }
     }
 
-    fn broken(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
+    fn broken(check: &'static str, found: &str, advice: &str) -> Self {
         Self {
             state: State::Broken,
             ..Self::warning(check, found, advice)

@@ -110,6 +110,11 @@ impl Failure {
         self.exit
     }
 
+    /// What failed, without the advice.
+    pub(crate) fn summary(&self) -> &str {
+        &self.message
+    }
+
     /// One line of JSON.
     pub(crate) fn to_json(&self) -> String {
         let record = ErrorRecord {
