@@ -81,7 +81,10 @@ mod tests {
 
         let text = format!("{digest}\nabc\n");
         let failure = read(text.as_bytes(), &mut digests).unwrap_err();
-        assert!(failure.to_string().starts_with("line 2 of stdin"), "{failure}");
+        assert!(
+            failure.to_string().starts_with("line 2 of stdin"),
+            "{failure}"
+        );
         let endless = vec![b'a'; 3 << 20];
         assert!(read(&endless[..], &mut digests).is_err());
     }

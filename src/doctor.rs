@@ -146,25 +146,25 @@ fn settings(client: &ClientConfig, server: &ServerConfig) -> Vec<Configured> {
 }
 
 impl Check {
-    fn ok(check: &'static str, found: &str) -> Self {
+    fn ok(check: &'static str, found: impl Into<String>) -> Self {
         Self {
             check,
             state: State::Ok,
-            found: found.to_owned(),
+            found: found.into(),
             advice: None,
         }
     }
 
-    fn warning(check: &'static str, found: &str, advice: &str) -> Self {
+    fn warning(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {
             check,
             state: State::Warning,
-            found: found.to_owned(),
-            advice: Some(advice.to_owned()),
+            found: found.into(),
+            advice: Some(advice.into()),
         }
     }
 
-    fn broken(check: &'static str, found: &str, advice: &str) -> Self {
+    fn broken(check: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
         Self {
             state: State::Broken,
             ..Self::warning(check, found, advice)

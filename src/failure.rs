@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     Busy = 7,
     Unsupported = 8,
     Denied = 9,
+    /// What a shell reports for a program that SIGINT ended.
+    Interrupted = 130,
     /// What a shell reports for a program that SIGPIPE ended.
     ClosedOutput = 141,
 }
@@ -36,6 +38,7 @@ Exit codes:
   7    the store is in use by another process
   8    not built in, or not offered by the server
   9    the server refuses: token or permission
+  130  interrupted by SIGINT or SIGTERM
   141  whatever read the output has closed it
 
 When several things fail, the code is that of the first.";
@@ -215,6 +218,7 @@ mod tests {
             Exit::Busy,
             Exit::Unsupported,
             Exit::Denied,
+            Exit::Interrupted,
             Exit::ClosedOutput,
         ] {
             let start = format!("\n  {:<5}", exit.code());

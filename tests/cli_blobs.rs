@@ -52,7 +52,10 @@ fn put_tells_each_path_of_equal_files() {
         home.write(path, "same");
     }
     let records = home.run(["put", "--json", "tree", "c"]).json();
-    let paths: Vec<_> = records.iter().map(|record| record["path"].as_str().unwrap()).collect();
+    let paths: Vec<_> = records
+        .iter()
+        .map(|record| record["path"].as_str().unwrap())
+        .collect();
     assert_eq!(paths, ["tree/a", "tree/b", "c"]);
     let digest = hash::bytes(b"same").to_string();
     assert!(records.iter().all(|record| record["digest"] == digest));
@@ -92,7 +95,8 @@ fn ranges() {
     }
     home.run(["get", digest, "--range", "0..3145729"]).fails(2);
     home.run(["get", digest, "--range", "9..3"]).fails(2);
-    home.run(["get", digest, "--range", "0..9", "-o", "part"]).ok();
+    home.run(["get", digest, "--range", "0..9", "-o", "part"])
+        .ok();
     assert_eq!(std::fs::read(home.path("part")).unwrap(), content[..9]);
 }
 
@@ -107,7 +111,11 @@ fn trees_come_back_with_modes_links_and_empty_folders() {
     std::fs::create_dir_all(home.path("tree/empty/inner")).unwrap();
     symlink("some/deep/1", home.path("tree/link")).unwrap();
     symlink("nowhere", home.path("tree/dangling")).unwrap();
-    for (path, mode) in [("tree/some", 0o750), ("tree/large", 0o700), ("tree/nothing", 0o444)] {
+    for (path, mode) in [
+        ("tree/some", 0o750),
+        ("tree/large", 0o700),
+        ("tree/nothing", 0o444),
+    ] {
         let permissions = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(home.path(path), permissions).unwrap();
     }
@@ -117,8 +125,14 @@ fn trees_come_back_with_modes_links_and_empty_folders() {
     home.run(["get", digest, "-o", "back"]).ok();
     assert_eq!(listing(&home.path("back")), listing(&home.path("tree")));
     // The same folder has the same digest.
-    assert_eq!(first_word(&home.run(["put", "--tree", "back"]).ok()), digest);
-    assert_eq!(first_word(&home.run(["hash", "--tree", "back"]).ok()), digest);
+    assert_eq!(
+        first_word(&home.run(["put", "--tree", "back"]).ok()),
+        digest
+    );
+    assert_eq!(
+        first_word(&home.run(["hash", "--tree", "back"]).ok()),
+        digest
+    );
 
     // The blob itself, when asked for.
     let raw = home.run(["get", digest, "--raw"]);
@@ -147,7 +161,11 @@ fn what_is_not_there_is_3_and_leaves_nothing() {
     home.write("out", "precious");
     home.run(["get", &absent, "-o", "out"]).fails(3);
     assert_eq!(std::fs::read(home.path("out")).unwrap(), b"precious");
-    assert_eq!(std::fs::read_dir(home.path("")).unwrap().count(), 2, "data and out");
+    assert_eq!(
+        std::fs::read_dir(home.path("")).unwrap().count(),
+        2,
+        "data and out"
+    );
 
     home.write("there", "there");
     let said = home.run(["put", "absent", "there"]);
@@ -162,7 +180,8 @@ fn a_tree_that_lacks_a_file_is_3_and_leaves_nothing() {
     home.write("tree/b", "two");
     let listed = home.run(["put", "--tree", "tree"]).ok();
     home.run(["rm", &hash::bytes(b"two").to_string()]).ok();
-    home.run(["get", first_word(&listed), "-o", "back"]).fails(3);
+    home.run(["get", first_word(&listed), "-o", "back"])
+        .fails(3);
     assert!(!home.path("back").exists());
 }
 
@@ -175,7 +194,10 @@ fn has_stat_and_rm() {
     let absent = hash::bytes(b"absent").to_string();
     let said = home.run(["has", digest, &absent]);
     said.fails(3);
-    assert_eq!(said.text(), format!("present  {digest}\nmissing  {absent}\n"));
+    assert_eq!(
+        said.text(),
+        format!("present  {digest}\nmissing  {absent}\n")
+    );
     let said = home.run(["has", "--missing", digest, &absent]);
     assert_eq!(said.text(), format!("missing  {absent}\n"));
 
@@ -201,7 +223,10 @@ fn verify_finds_a_flipped_bit() {
         .into_iter()
         .find(|(_, _, content)| content.windows(4096).any(|window| window == &bad[..4096]));
     let (path, _, mut content) = flipped.unwrap();
-    let at = content.windows(4096).position(|window| window == &bad[..4096]).unwrap();
+    let at = content
+        .windows(4096)
+        .position(|window| window == &bad[..4096])
+        .unwrap();
     content[at + 2_000_000] ^= 1;
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -212,7 +237,10 @@ fn verify_finds_a_flipped_bit() {
     let digest = hash::bytes(&bad).to_string();
     let said = home.run(["verify"]);
     assert!(said.fails(4).contains("quarantine"), "{said}");
-    assert!(said.text().contains(&format!("corrupt     {digest}\n")), "{said}");
+    assert!(
+        said.text().contains(&format!("corrupt     {digest}\n")),
+        "{said}"
+    );
     home.run(["has", &digest]).fails(3);
     home.run(["has", &hash::bytes(&good).to_string()]).ok();
     home.run(["put", "bad"]).ok();

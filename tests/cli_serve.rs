@@ -28,7 +28,14 @@ fn signals_end_it_cleanly() {
 fn the_first_line_is_json_when_asked_for() {
     let home = Home::new();
     let mut child = home
-        .command(["serve", "--json", "--listen", "127.0.0.1:0", "--data", "data"])
+        .command([
+            "serve",
+            "--json",
+            "--listen",
+            "127.0.0.1:0",
+            "--data",
+            "data",
+        ])
         .spawn()
         .unwrap();
     let mut line = String::new();
@@ -142,7 +149,14 @@ fn a_full_store_says_so() {
 fn doctor_reaches_the_server() {
     let home = Home::new();
     let server = Server::start(&home, &[]);
-    let said = home.run(["doctor", "--json", "--data", "data", "--server", &server.url()]);
+    let said = home.run([
+        "doctor",
+        "--json",
+        "--data",
+        "data",
+        "--server",
+        &server.url(),
+    ]);
     said.ok();
     let records = said.json();
     let check = |name: &str| {
@@ -151,7 +165,12 @@ fn doctor_reaches_the_server() {
     };
     assert_eq!(check("server")["state"], "ok");
     let version = env!("CARGO_PKG_VERSION");
-    assert!(check("server version")["found"].as_str().unwrap().contains(version));
+    assert!(
+        check("server version")["found"]
+            .as_str()
+            .unwrap()
+            .contains(version)
+    );
     assert_eq!(check("clock")["state"], "ok");
     let lock = check("store lock");
     assert!(lock["found"].as_str().unwrap().contains("in use"), "{lock}");

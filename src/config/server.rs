@@ -92,7 +92,7 @@ pub(crate) struct ServerKeys {
     pub(crate) upload_idle_timeout: Option<Period>,
 
     /// How long a shutdown waits for what is in flight, before it is parked
-    /// [env: ZAKO_DRAIN_TIMEOUT] [default: 10s]
+    /// [env: ZAKO_DRAIN_TIMEOUT] [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) drain_timeout: Option<Period>,
@@ -255,7 +255,7 @@ impl ServerConfig {
                 "drain-timeout",
                 flags.drain_timeout,
                 file.drain_timeout,
-                period(10),
+                period(30),
             )?,
         };
         if config.data.value.0.as_os_str().is_empty() {

@@ -23,7 +23,7 @@ pub(super) fn variables() -> Vec<Check> {
     }
     vec![Check::warning(
         "variables",
-        &format!("not known: {}", unknown.join(", ")),
+        format!("not known: {}", unknown.join(", ")),
         "`zako serve --help` names the variable of every flag.",
     )]
 }
@@ -35,20 +35,20 @@ pub(super) fn limits() -> Vec<Check> {
     let files = match files.maximum {
         Some(most) if most < WANTED_FILES => Check::warning(
             "open files",
-            &format!("at most {most}"),
-            &format!(
+            format!("at most {most}"),
+            format!(
                 "Raise the hard limit to {WANTED_FILES}: `ulimit -Hn`, or LimitNOFILE= in the systemd unit."
             ),
         ),
         most => Check::ok(
             "open files",
-            &format!("{} now, at most {}", shown(files.current), shown(most)),
+            format!("{} now, at most {}", shown(files.current), shown(most)),
         ),
     };
     let memlock = match getrlimit(Resource::Memlock).current {
         Some(most) if most < WANTED_MEMLOCK => Check::warning(
             "locked memory",
-            &format!("at most {}", bytes(most)),
+            format!("at most {}", bytes(most)),
             "Matters for RDMA only: raise it by `ulimit -l unlimited`, or LimitMEMLOCK=infinity in the systemd unit.",
         ),
         Some(most) => Check::ok("locked memory", format!("at most {}", bytes(most))),

@@ -44,7 +44,7 @@ pub(super) async fn checks(config: &ClientConfig) -> Vec<Check> {
             Err(error) => {
                 return vec![Check::broken(
                     NAME,
-                    &format!("{url} takes connections but tells no status: {error}"),
+                    format!("{url} takes connections but tells no status: {error}"),
                     "Is it a zako server, and of this version?",
                 )];
             }
@@ -56,7 +56,7 @@ pub(super) async fn checks(config: &ClientConfig) -> Vec<Check> {
     vec![
         Check::ok(
             NAME,
-            &format!(
+            format!(
                 "{url} answers in {:.2} ms over {}, recommends {} streams",
                 took.as_secs_f64() * 1e3,
                 client.transport(),
@@ -75,11 +75,11 @@ fn version(status: &ServerStatus) -> Check {
     let up = Period(Duration::from_secs(status.uptime.as_secs()));
     let found = format!("{}, up for {up}", status.version);
     if status.version == ours {
-        Check::ok(NAME, &found)
+        Check::ok(NAME, found)
     } else {
         Check::warning(
             NAME,
-            &format!("{found}; this is {ours}"),
+            format!("{found}; this is {ours}"),
             "Versions that differ understand one another; update the older for all features.",
         )
     }
@@ -98,11 +98,14 @@ fn contents(status: &ServerStatus) -> Check {
     if usage.quarantined_blobs > 0 {
         return Check::warning(
             NAME,
-            &format!("{found}; {} in quarantine", plural(usage.quarantined_blobs, "blob")),
+            format!(
+                "{found}; {} in quarantine",
+                plural(usage.quarantined_blobs, "blob")
+            ),
             "Bytes were damaged: check the server's disk, run zako verify, and put the blobs again.",
         );
     }
-    Check::ok(NAME, &found)
+    Check::ok(NAME, found)
 }
 
 fn clock(status: &ServerStatus, now: SystemTime) -> Check {
@@ -116,11 +119,11 @@ fn clock(status: &ServerStatus, now: SystemTime) -> Check {
         apart.as_secs_f64()
     );
     if apart <= CLOCK_TOLERANCE {
-        Check::ok(NAME, &found)
+        Check::ok(NAME, found)
     } else {
         Check::warning(
             NAME,
-            &found,
+            found,
             "Run a time service (chrony, systemd-timesyncd) on both machines: logs and expiry times differ.",
         )
     }

@@ -25,7 +25,7 @@ pub(super) fn checks(config: &ServerConfig) -> Vec<Check> {
         }
         Err(error) => checks.push(Check::broken(
             "disk",
-            &format!("{}: {error}", place.display()),
+            format!("{}: {error}", place.display()),
             "Without its figures a store can't keep to a share of the disk: set --max-size.",
         )),
     }
@@ -39,14 +39,14 @@ fn folder(data: &Path) -> Check {
     match fs::metadata(data) {
         Ok(meta) if !meta.is_dir() => Check::broken(
             NAME,
-            &format!("{shown} is not a folder"),
+            format!("{shown} is not a folder"),
             "Name a folder with --data DIR.",
         ),
         Ok(_) => match tempfile::tempfile_in(data) {
             Ok(_) => Check::ok(NAME, format!("{shown} is writable")),
             Err(error) => Check::broken(
                 NAME,
-                &format!("{shown} can't be written to: {error}"),
+                format!("{shown} can't be written to: {error}"),
                 "Give this user the right to write there, or name another folder with --data DIR.",
             ),
         },
@@ -55,19 +55,19 @@ fn folder(data: &Path) -> Check {
                 Ok(_) => Check::ok(NAME, format!("{shown} will be created by zako serve")),
                 Err(error) => Check::broken(
                     NAME,
-                    &format!("{shown} can't be created in {}: {error}", parent.display()),
+                    format!("{shown} can't be created in {}: {error}", parent.display()),
                     "Create it with rights for this user, or name another folder with --data DIR.",
                 ),
             },
             None => Check::broken(
                 NAME,
-                &format!("{shown} has no parent"),
+                format!("{shown} has no parent"),
                 "Name a folder with --data DIR.",
             ),
         },
         Err(error) => Check::broken(
             NAME,
-            &format!("{shown}: {error}"),
+            format!("{shown}: {error}"),
             "Name a folder that this user may enter with --data DIR.",
         ),
     }
@@ -79,12 +79,12 @@ fn file_system(disk: &disk::Disk) -> Check {
     match kind {
         "tmpfs" | "ramfs" => Check::warning(
             NAME,
-            &format!("{kind}: the store is gone after a restart of the machine"),
+            format!("{kind}: the store is gone after a restart of the machine"),
             "Name a folder on a disk with --data DIR, unless that is meant.",
         ),
         "nfs" | "cifs" | "fuse" => Check::warning(
             NAME,
-            &format!("{kind}: locks and syncs depend on another machine"),
+            format!("{kind}: locks and syncs depend on another machine"),
             "A local disk is safer and faster.",
         ),
         _ => Check::ok(NAME, kind),
@@ -110,7 +110,7 @@ fn space(data: &Path, config: &ServerConfig, disk: &disk::Disk) -> Check {
     } else if cap > disk.free.saturating_add(used) {
         Check::warning(
             NAME,
-            &format!("{found}: more than there is"),
+            format!("{found}: more than there is"),
             "Lower --max-size: the disk fills up before the store begins to evict.",
         )
     } else {
