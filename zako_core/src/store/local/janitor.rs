@@ -1,0 +1,449 @@
+//! The thread that makes room: eviction, compaction, expiry.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::appender::footprint;
+use super::committer::Job;
+use super::eviction::Unit;
+use super::footer::FooterEntry;
+use super::index::Place;
+use super::io::read_exact_at;
+use super::record::{HEADER_LEN, RecordKind, Stream};
+use super::scan::scan;
+use super::segment::Segment;
+use super::shared::{Shared, stopped};
+use super::space::Purpose;
+use crate::cas::{CasError, GcReport, Result};
+use crate::{Digest, Hash};
+
+/// Work for the janitor.
+pub(super) enum Request {
+    /// Make room for so many bytes; whether there is now.
+    Free {
+        bytes: u64,
+        ack: oneshot::Sender<bool>,
+    },
+    /// Free what costs no blob.
+    Collect {
+        ack: oneshot::Sender<Result<GcReport>>,
+    },
+}
+
+pub(super) struct Janitor {
+    shared: Arc<Shared>,
+    requests: Receiver<Request>,
+    /// Weak, since the committer lives as long as there is a strong one.
+    committer: Weak<Sender<Job>>,
+}
+
+/// What to do with the blobs of a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// Those that nobody used or leases go.
+    Evict,
+    /// All stay, elsewhere.
+    Compact,
+}
+
+/// A live record of a segment under work.
+struct Live {
+    digest: Digest,
+    place: Place,
+    offset: u32,
+}
+
+/// How often the janitor looks after things unasked.
+const TICK: Duration = Duration::from_secs(30);
+
+/// Records are moved in steps of so many bytes.
+const MOVE_STEP: u64 = 4 << 20;
+
+impl Janitor {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        requests: Receiver<Request>,
+        committer: Weak<Sender<Job>>,
+    ) -> Self {
+        Self {
+            shared,
+            requests,
+            committer,
+        }
+    }
+
+    /// Works until all who could ask are gone.
+    pub(super) fn run(self) {
+        loop {
+            match self.requests.recv_timeout(TICK) {
+                Ok(request) => self.serve(request),
+                Err(RecvTimeoutError::Timeout) => self.tick(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn serve(&self, request: Request) {
+        match request {
+            Request::Free { bytes, ack } => {
+                let _ = ack.send(self.free(bytes));
+            }
+            Request::Collect { ack } => {
+                let _ = ack.send(self.collect());
+            }
+        }
+    }
+
+    fn tick(&self) {
+        let shared = &self.shared;
+        let options = &shared.options;
+        shared
+            .partials
+            .expire(options.clock.wall(), options.partial_ttl);
+        // Let a store that met a full file system grow again, to see.
+        shared.space.relax();
+        self.forget_gone_units();
+        if let Err(error) = self.compact(&mut GcReport::default(), 4) {
+            tracing::warn!(%error, "compaction failed");
+        }
+        // Stay ahead of the writers, so that they seldom wait.
+        let ahead = 2 * shared.sizes.segment;
+        if !shared.space.has_room(ahead) {
+            self.free(ahead);
+        }
+    }
+
+    /// Makes room for so many bytes; whether there is.
+    fn free(&self, bytes: u64) -> bool {
+        let shared = &self.shared;
+        if shared.space.has_room(bytes) {
+            return true;
+        }
+        let options = &shared.options;
+        shared
+            .partials
+            .expire(options.clock.wall(), options.partial_ttl);
+        if let Err(error) = self.compact(&mut GcReport::default(), 2) {
+            tracing::warn!(%error, "compaction failed");
+        }
+        // Every unit gets its second chance, and no more: after that all is leased.
+        let mut left = 4 * shared.queues.lock().len() + 4;
+        let mut rolled = false;
+        while !shared.space.has_room(bytes) {
+            let next = shared.queues.lock().pop(shared.sizes.cap / 10);
+            let Some((stream, unit)) = next.filter(|_| left > 0) else {
+                // What is being written to may be all there is.
+                if !rolled && left > 0 && self.roll() {
+                    rolled = true;
+                    continue;
+                }
+                if shared.partials.drop_oldest() {
+                    continue;
+                }
+                return false;
+            };
+            left -= 1;
+            if let Err(error) = self.evict(stream, unit) {
+                tracing::warn!(%error, ?unit, "a unit could not be evicted");
+            }
+        }
+        true
+    }
+
+    fn evict(&self, stream: Stream, unit: Unit) -> Result<()> {
+        match unit {
+            Unit::Segment(id) => match self.shared.segments.by_id(id) {
+                Some(segment) => self.empty(&segment, stream, Policy::Evict).map(|_| ()),
+                None => Ok(()),
+            },
+            Unit::File { digest, number } => self.evict_file(stream, digest, number),
+        }
+    }
+
+    fn evict_file(&self, stream: Stream, digest: Digest, number: u32) -> Result<()> {
+        let shared = &self.shared;
+        let (now, place) = (shared.now(), Place::File { number });
+        let Some(found) = shared
+            .index
+            .find(&digest)
+            .filter(|found| found.place == place)
+        else {
+            return Ok(());
+        };
+        let leased = found.leased_until > now;
+        if leased || found.uses > 0 {
+            let stream = if leased { stream } else { Stream::Main };
+            if !leased {
+                shared.index.age(&digest);
+            }
+            shared.enqueue(stream, Unit::File { digest, number });
+            return Ok(());
+        }
+        let evicted = shared.large.remove(shared, &digest, false, || {
+            shared.index.evict(&digest, place, now, &shared.ledger)
+        })?;
+        if evicted {
+            if stream == Stream::Probation {
+                shared.ghosts.lock().add(&digest);
+            }
+        } else if shared.index.contains(&digest) {
+            // Leased since we looked.
+            shared.enqueue(stream, Unit::File { digest, number });
+        }
+        Ok(())
+    }
+
+    /// Frees a segment, moving what stays; the bytes moved, `None` if the segment
+    /// stays as it is.
+    fn empty(&self, segment: &Arc<Segment>, stream: Stream, policy: Policy) -> Result<Option<u64>> {
+        let again = || self.shared.enqueue(stream, Unit::Segment(segment.id));
+        let outcome = self.try_empty(segment, stream, policy);
+        if !matches!(outcome, Ok(Some(_))) {
+            again();
+        }
+        outcome
+    }
+
+    fn try_empty(
+        &self,
+        segment: &Arc<Segment>,
+        stream: Stream,
+        policy: Policy,
+    ) -> Result<Option<u64>> {
+        let shared = &self.shared;
+        let entries = match segment.read_footer()? {
+            Some((entries, _)) => entries,
+            None => scan(segment)?.entries,
+        };
+        let (stay, go) = self.sort(segment, &entries, policy);
+        let staying: u64 = stay.iter().map(|live| footprint(live.digest.size())).sum();
+        if policy == Policy::Evict && staying > segment.length() / 4 * 3 {
+            // Nearly all of it is wanted: moving it would free little.
+            for live in &stay {
+                shared.index.age(&live.digest);
+            }
+            return Ok(None);
+        }
+        let mut stay = stay;
+        for live in go {
+            let now = shared.now();
+            if shared
+                .index
+                .evict(&live.digest, live.place, now, &shared.ledger)
+            {
+                shared.retire(&live.digest, live.place);
+                if stream == Stream::Probation {
+                    shared.ghosts.lock().add(&live.digest);
+                }
+            } else {
+                // Leased since we looked, or gone; the move finds out.
+                stay.push(live);
+            }
+        }
+        let target = match policy {
+            Policy::Evict => Stream::Main,
+            Policy::Compact => stream,
+        };
+        stay.sort_by_key(|live| live.offset);
+        let mut moved = 0;
+        let mut rest = &stay[..];
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let count = rest
+                .iter()
+                .take_while(|live| {
+                    let fits = bytes < MOVE_STEP;
+                    bytes += footprint(live.digest.size());
+                    fits
+                })
+                .count();
+            let (step, more) = rest.split_at(count);
+            moved += self.move_records(segment, step, Vec::new(), target)?;
+            rest = more;
+        }
+        let tombstones = self.tombstones_in_use(segment, &entries);
+        self.move_records(segment, &[], tombstones, target)?;
+        if segment.live() > 0 {
+            // Something points here after all; the next round sees what.
+            return Ok(None);
+        }
+        let length = segment.length();
+        shared.segments.remove(segment)?;
+        shared.space.free(length);
+        Ok(Some(moved))
+    }
+
+    /// The live records of a segment: those that stay and those that go.
+    fn sort(
+        &self,
+        segment: &Segment,
+        entries: &[FooterEntry],
+        policy: Policy,
+    ) -> (Vec<Live>, Vec<Live>) {
+        let now = self.shared.now();
+        let (mut stay, mut go) = (Vec::new(), Vec::new());
+        for entry in entries {
+            if entry.kind != RecordKind::Blob {
+                continue;
+            }
+            let place = Place::Record {
+                segment: segment.id,
+                offset: entry.offset,
+            };
+            let digest = entry.digest();
+            let Some(found) = self.shared.index.find(&digest) else {
+                continue;
+            };
+            if found.place != place {
+                continue;
+            }
+            let live = Live {
+                digest,
+                place,
+                offset: entry.offset,
+            };
+            if policy == Policy::Compact || found.uses > 0 || found.leased_until > now {
+                stay.push(live);
+            } else {
+                go.push(live);
+            }
+        }
+        (stay, go)
+    }
+
+    /// The tombstones of a segment that still void a record of another one.
+    fn tombstones_in_use(&self, segment: &Segment, entries: &[FooterEntry]) -> Vec<(Hash, u64)> {
+        let others = self.shared.segments.all();
+        entries
+            .iter()
+            .filter(|entry| entry.kind == RecordKind::Tombstone)
+            .filter(|entry| {
+                others
+                    .iter()
+                    .any(|other| other.id != segment.id && other.has_older(entry.sequence))
+            })
+            .map(|entry| (entry.hash, entry.sequence))
+            .collect()
+    }
+
+    /// Copies records to the other stream's segment; their bytes.
+    fn move_records(
+        &self,
+        segment: &Segment,
+        records: &[Live],
+        tombstones: Vec<(Hash, u64)>,
+        stream: Stream,
+    ) -> Result<u64> {
+        if records.is_empty() && tombstones.is_empty() {
+            return Ok(0);
+        }
+        let shared = &self.shared;
+        let mut blobs = Vec::with_capacity(records.len());
+        let mut bytes = tombstones.len() as u64 * footprint(0);
+        for live in records {
+            let mut data = vec![0; live.digest.size() as usize];
+            let at = u64::from(live.offset) + HEADER_LEN as u64;
+            read_exact_at(&*segment.file, &mut data, at).map_err(|error| {
+                CasError::io("moving a blob", &segment.path, error).with_digest(live.digest)
+            })?;
+            if zako_digest::hash::bytes(&data) != live.digest {
+                tracing::error!(digest = %live.digest, "a stored blob is damaged");
+                shared.quarantine.keep(&live.digest, &data);
+                self.bury(live)?;
+                continue;
+            }
+            bytes += footprint(live.digest.size());
+            blobs.push((live.digest, Bytes::from(data), live.place));
+        }
+        let Some(room) = shared.space.reserve(bytes, Purpose::Move) else {
+            return Err(shared.full(bytes));
+        };
+        let (ack, outcome) = channel();
+        self.send(Job::Move {
+            blobs,
+            tombstones,
+            stream,
+            room,
+            ack,
+        })?;
+        outcome.recv().map_err(|_| stopped())??;
+        Ok(bytes)
+    }
+
+    fn bury(&self, live: &Live) -> Result<()> {
+        let (ack, outcome) = oneshot::channel();
+        self.send(Job::Delete {
+            digest: live.digest,
+            only_at: Some(live.place),
+            ack,
+        })?;
+        outcome.blocking_recv().map_err(|_| stopped())??;
+        Ok(())
+    }
+
+    /// Frees the segments whose live part is less than one in `part`.
+    fn compact(&self, report: &mut GcReport, part: u64) -> Result<()> {
+        let mut sparse: Vec<_> = self
+            .shared
+            .segments
+            .all()
+            .into_iter()
+            .filter(|segment| segment.is_sealed() && segment.live() < segment.length() / part)
+            .collect();
+        sparse.sort_by_key(|segment| segment.live());
+        for segment in sparse {
+            let unit = Unit::Segment(segment.id);
+            self.shared.queues.lock().retain(|other| *other != unit);
+            let length = segment.length();
+            if let Some(moved) = self.empty(&segment, segment.stream, Policy::Compact)? {
+                report.segments_freed += 1;
+                report.bytes_freed += length.saturating_sub(moved);
+                report.bytes_moved += moved;
+            }
+        }
+        Ok(())
+    }
+
+    fn collect(&self) -> Result<GcReport> {
+        let shared = &self.shared;
+        let options = &shared.options;
+        let partials = shared.partials.bytes();
+        let mut report = GcReport {
+            partials_expired: shared
+                .partials
+                .expire(options.clock.wall(), options.partial_ttl),
+            ..GcReport::default()
+        };
+        report.bytes_freed = partials.saturating_sub(shared.partials.bytes());
+        // Deleted blobs may lie in the segments that are being written.
+        self.roll();
+        self.compact(&mut report, 2)?;
+        self.forget_gone_units();
+        Ok(report)
+    }
+
+    fn forget_gone_units(&self) {
+        let shared = &self.shared;
+        shared.queues.lock().retain(|unit| match unit {
+            Unit::Segment(id) => shared.segments.by_id(*id).is_some(),
+            Unit::File { digest, number } => {
+                shared.index.find(digest).map(|found| found.place)
+                    == Some(Place::File { number: *number })
+            }
+        });
+    }
+
+    fn roll(&self) -> bool {
+        let (ack, done) = channel();
+        self.send(Job::Roll { ack }).is_ok() && done.recv().is_ok()
+    }
+
+    fn send(&self, job: Job) -> Result<()> {
+        let committer = self.committer.upgrade().ok_or_else(stopped)?;
+        committer.send(job).map_err(|_| stopped())
+    }
+}

@@ -1,0 +1,124 @@
+//! Large blobs: one file each, named by the digest, in 256 folders.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use parking_lot::Mutex;
+
+use super::eviction::Unit;
+use super::index::Place;
+use super::io::{Access, Backend, BackendFile};
+use super::options::Durability;
+use super::shared::Shared;
+use crate::Digest;
+use crate::cas::{CasError, Result, Stored};
+
+#[derive(Debug)]
+pub(super) struct LargeFiles {
+    dir: PathBuf,
+    backend: Arc<dyn Backend>,
+    /// A blob's file and its entry in the index change together.
+    locks: [Mutex<()>; 64],
+}
+
+/// What a file takes on disk, in bytes.
+pub(super) const fn disk_bytes(length: u64) -> u64 {
+    length.next_multiple_of(4096)
+}
+
+impl LargeFiles {
+    pub(super) fn new(dir: PathBuf, backend: Arc<dyn Backend>) -> Self {
+        Self {
+            dir,
+            backend,
+            locks: std::array::from_fn(|_| Mutex::new(())),
+        }
+    }
+
+    /// The folders, all of which exist.
+    pub(super) fn folders(&self) -> impl Iterator<Item = PathBuf> {
+        (0..=255u8).map(|byte| self.dir.join(format!("{byte:02x}")))
+    }
+
+    pub(super) fn path(&self, digest: &Digest) -> PathBuf {
+        let name = digest.file_name();
+        self.dir.join(&name[..2]).join(name)
+    }
+
+    /// Opens a blob's file; `None` if it was removed meanwhile.
+    pub(super) fn open(&self, digest: &Digest) -> Result<Option<Arc<dyn BackendFile>>> {
+        let path = self.path(digest);
+        match self.backend.open(&path, Access::Read) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(CasError::io("opening a blob", &path, error).with_digest(*digest)),
+        }
+    }
+
+    /// Takes up a complete, synced file as the blob, and publishes it.
+    pub(super) fn adopt(&self, shared: &Shared, digest: &Digest, from: &Path) -> Result<Stored> {
+        let path = self.path(digest);
+        let wrap = |error| CasError::io("storing a blob", &path, error).with_digest(*digest);
+        let _changing = self.lock(digest).lock();
+        if shared.index.contains(digest) {
+            return Ok(Stored::Existing);
+        }
+        self.backend.rename(from, &path).map_err(wrap)?;
+        if shared.options.durability == Durability::Immediate {
+            self.backend.sync_dir(parent(&path)).map_err(wrap)?;
+        }
+        let number = shared.file_number.fetch_add(1, Ordering::Relaxed);
+        let stream = shared.stream_of_new(digest);
+        shared.publish(digest, Place::File { number });
+        let digest = *digest;
+        shared.enqueue(stream, Unit::File { digest, number });
+        Ok(Stored::New)
+    }
+
+    /// Removes a blob's file, if `hide` has taken the blob out of the index.
+    pub(super) fn remove(
+        &self,
+        shared: &Shared,
+        digest: &Digest,
+        durable: bool,
+        hide: impl FnOnce() -> bool,
+    ) -> Result<bool> {
+        let path = self.path(digest);
+        let wrap = |error| CasError::io("removing a blob", &path, error).with_digest(*digest);
+        let _changing = self.lock(digest).lock();
+        if !hide() {
+            return Ok(false);
+        }
+        self.backend.remove(&path).map_err(wrap)?;
+        shared.space.free(disk_bytes(digest.size()));
+        if durable {
+            self.backend.sync_dir(parent(&path)).map_err(wrap)?;
+        }
+        Ok(true)
+    }
+
+    /// Moves a damaged blob's file into quarantine, if it is still the one with
+    /// this number.
+    pub(super) fn quarantine(&self, shared: &Shared, digest: &Digest, number: u32) -> Result<()> {
+        let path = self.path(digest);
+        let _changing = self.lock(digest).lock();
+        let place = Place::File { number };
+        if shared.forget(digest, place) {
+            shared.quarantine.take_file(digest, &path)?;
+            shared.space.free(disk_bytes(digest.size()) - digest.size());
+            let wrap = |error| CasError::io("removing a damaged blob", &path, error);
+            self.backend.sync_dir(parent(&path)).map_err(wrap)?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self, digest: &Digest) -> &Mutex<()> {
+        &self.locks[usize::from(digest.hash().as_bytes()[0]) % self.locks.len()]
+    }
+}
+
+/// The folder of a blob's file.
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}

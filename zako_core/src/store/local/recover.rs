@@ -1,0 +1,317 @@
+//! Opening a store: the index is built anew from what is on disk.
+//!
+//! Sealed segments are known by their footers; the rest is scanned and re-hashed.
+//! Nothing is believed that a crash could have left half done.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::appender::{Active, SEGMENT_OVERHEAD, footprint};
+use super::eviction::{Ghosts, Queues, Unit};
+use super::footer::FooterEntry;
+use super::index::{Index, MOST_BLOB, Place};
+use super::io::Backend;
+use super::large::{LargeFiles, disk_bytes};
+use super::leases::LeaseLedger;
+use super::meta;
+use super::options::{Sizes, StoreOptions};
+use super::partial::Partials;
+use super::quarantine::Quarantine;
+use super::record::{RecordKind, Stream, record_len};
+use super::scan::scan;
+use super::segment::{Segment, SegmentTable};
+use super::shared::{BACKLOG_KIB, Shared};
+use super::space::Space;
+use crate::cas::{CasError, ErrorKind, Result};
+use crate::{Digest, Hash};
+
+/// An opened store, before its threads run.
+pub(super) struct Recovered {
+    pub(super) shared: Arc<Shared>,
+    /// Segments with room, to go on with.
+    pub(super) probation: Option<Active>,
+    pub(super) main: Option<Active>,
+}
+
+/// A segment with what its footer or a scan says is in it.
+struct Loaded {
+    segment: Arc<Segment>,
+    entries: Vec<FooterEntry>,
+    /// The end of its records.
+    end: u64,
+}
+
+/// Ghosts that are remembered.
+const MOST_GHOSTS: usize = 1 << 17;
+
+/// Opens the store in this folder, or makes one.
+pub(super) fn open(root: &Path, options: StoreOptions) -> Result<Recovered> {
+    let backend = Arc::clone(&options.backend);
+    let wrap = |error| CasError::io("opening the store", root, error);
+    backend.create_dir_all(root).map_err(wrap)?;
+    let lock_path = root.join("lock");
+    let note = format!("{}\n", std::process::id());
+    let lock = backend
+        .lock(&lock_path, &note)
+        .map_err(|error| CasError::io("locking the store", &lock_path, error))?
+        .ok_or_else(|| {
+            CasError::new(
+                ErrorKind::Locked,
+                "another process has the store open; the file says its number",
+            )
+            .with_path(&lock_path)
+        })?;
+    meta::open_or_create(&*backend, root)?;
+
+    let dir = |name: &str| -> Result<PathBuf> {
+        let path = root.join(name);
+        let wrap = |error| CasError::io("making a folder of the store", &path, error);
+        backend.create_dir_all(&path).map_err(wrap)?;
+        Ok(path)
+    };
+    let large = LargeFiles::new(dir("large")?, Arc::clone(&backend));
+    let first = large.folders().last();
+    if first.is_none_or(|folder| backend.list(&folder).is_err()) {
+        for folder in large.folders() {
+            backend
+                .create_dir_all(&folder)
+                .map_err(|error| CasError::io("making a folder of the store", &folder, error))?;
+        }
+        backend.sync_dir(&root.join("large")).map_err(wrap)?;
+    }
+    let segments = SegmentTable::new(dir("segments")?, Arc::clone(&backend));
+    let (partial, quarantine) = (dir("partial")?, dir("quarantine")?);
+    backend.sync_dir(root).map_err(wrap)?;
+
+    let own = own_bytes(&*backend, segments.dir(), &large)?;
+    let free = backend.available_bytes(root).map_err(wrap)?;
+    let sizes = Sizes::of(&options, free.saturating_add(own));
+    let space = Space::new(sizes.cap, sizes.segment);
+    let quarantine = Quarantine::open(quarantine, Arc::clone(&backend), Arc::clone(&space))?;
+    let partials = Partials::new(partial, Arc::clone(&backend), Arc::clone(&space));
+    partials.recover()?;
+
+    let shared = Arc::new(Shared {
+        root: root.to_owned(),
+        options,
+        sizes,
+        backend,
+        index: Index::new(),
+        ledger: LeaseLedger::new(),
+        segments,
+        large,
+        partials,
+        quarantine,
+        space,
+        queues: Mutex::new(Queues::default()),
+        ghosts: Mutex::new(Ghosts::new(MOST_GHOSTS)),
+        pool: Arc::default(),
+        backlog: Arc::new(Semaphore::new(BACKLOG_KIB)),
+        sequence: AtomicU64::new(1),
+        file_number: AtomicU32::new(1),
+        closed: AtomicBool::new(false),
+        _lock: lock,
+    });
+    recover_contents(shared)
+}
+
+/// Bytes of the store's files, about: for the default cap only.
+fn own_bytes(backend: &dyn Backend, segments: &Path, large: &LargeFiles) -> Result<u64> {
+    let mut own = 0u64;
+    for folder in large.folders().chain([segments.to_owned()]) {
+        let entries = backend
+            .list(&folder)
+            .map_err(|error| CasError::io("listing the store", &folder, error))?;
+        own += entries.iter().map(|entry| entry.length).sum::<u64>();
+    }
+    Ok(own)
+}
+
+fn recover_contents(shared: Arc<Shared>) -> Result<Recovered> {
+    let mut units: Vec<(SystemTime, Stream, Unit)> = Vec::new();
+    recover_large(&shared, &mut units)?;
+
+    let mut loaded = load_segments(&shared, &mut units)?;
+    let mut tombstones: HashMap<Hash, u64> = HashMap::new();
+    let mut last_sequence = 0;
+    for entry in loaded.iter().flat_map(|loaded| &loaded.entries) {
+        last_sequence = last_sequence.max(entry.sequence);
+        if entry.kind == RecordKind::Tombstone {
+            let latest = tombstones.entry(entry.hash).or_default();
+            *latest = entry.sequence.max(*latest);
+        }
+    }
+    shared.sequence.store(last_sequence + 1, Ordering::Relaxed);
+    for loaded in &loaded {
+        index_segment(&shared, loaded, &tombstones);
+    }
+
+    let probation = take_open_segment(&shared, &mut loaded, &mut units, Stream::Probation);
+    let main = take_open_segment(&shared, &mut loaded, &mut units, Stream::Main);
+    for rest in &loaded {
+        rest.segment.set_sealed(true);
+    }
+    units.sort_by_key(|(modified, ..)| *modified);
+    for (_, stream, unit) in units {
+        shared.enqueue(stream, unit);
+    }
+    Ok(Recovered {
+        shared,
+        probation,
+        main,
+    })
+}
+
+fn recover_large(shared: &Shared, units: &mut Vec<(SystemTime, Stream, Unit)>) -> Result<()> {
+    for folder in shared.large.folders() {
+        let entries = shared
+            .backend
+            .list(&folder)
+            .map_err(|error| CasError::io("listing large blobs", &folder, error))?;
+        for entry in entries {
+            let path = folder.join(&entry.name);
+            let digest = entry.name.parse::<Digest>().ok().filter(|digest| {
+                digest.size() == entry.length
+                    && digest.size() <= MOST_BLOB
+                    && shared.large.path(digest) == path
+            });
+            let Some(digest) = digest else {
+                tracing::warn!(path = %path.display(), "a file that is no blob is put into quarantine");
+                shared.quarantine.take_stray(&path, entry.length)?;
+                continue;
+            };
+            let number = shared.file_number.fetch_add(1, Ordering::Relaxed);
+            shared.space.add(disk_bytes(digest.size()));
+            shared.publish(&digest, Place::File { number });
+            let unit = Unit::File { digest, number };
+            units.push((entry.modified, Stream::Probation, unit));
+        }
+    }
+    Ok(())
+}
+
+fn load_segments(
+    shared: &Shared,
+    units: &mut Vec<(SystemTime, Stream, Unit)>,
+) -> Result<Vec<Loaded>> {
+    let dir = shared.segments.dir();
+    let files = shared
+        .backend
+        .list(dir)
+        .map_err(|error| CasError::io("listing segments", dir, error))?;
+    let mut all = Vec::with_capacity(files.len());
+    for file in files {
+        let path = dir.join(&file.name);
+        let Some(segment) = Segment::open(&*shared.backend, &path)? else {
+            if file.length <= super::record::HEADER_LEN as u64 {
+                // A crash came while it was begun; nothing can be in it.
+                let _ = shared.backend.remove(&path);
+            } else {
+                tracing::warn!(path = %path.display(), "a file that is no segment is put into quarantine");
+                shared.quarantine.take_stray(&path, file.length)?;
+            }
+            continue;
+        };
+        let loaded = load(segment)?;
+        let unit = Unit::Segment(loaded.segment.id);
+        units.push((file.modified, loaded.segment.stream, unit));
+        shared.segments.add(Arc::clone(&loaded.segment));
+        all.push(loaded);
+    }
+    all.sort_by_key(|loaded| loaded.segment.id);
+    Ok(all)
+}
+
+fn load(segment: Arc<Segment>) -> Result<Loaded> {
+    let (entries, end) = match segment.read_footer()? {
+        Some(footer) => footer,
+        None => {
+            let found = scan(&segment)?;
+            if found.damaged > 0 {
+                tracing::warn!(
+                    segment = segment.id,
+                    records = found.damaged,
+                    "a segment without a footer has records that are not whole"
+                );
+            }
+            let wrap = |error| CasError::io("recovering a segment", &segment.path, error);
+            segment.file.set_len(found.end).map_err(wrap)?;
+            // What was just read may be in memory only: a record that was written
+            // and not synced when the process was killed.
+            segment.file.sync_data().map_err(wrap)?;
+            // A footer makes the next opening fast, and a later crash harmless.
+            segment.write_footer(&found.entries, found.end)?;
+            (found.entries, found.end)
+        }
+    };
+    for entry in &entries {
+        segment.note_sequence(entry.sequence);
+    }
+    Ok(Loaded {
+        segment,
+        entries,
+        end,
+    })
+}
+
+fn index_segment(shared: &Shared, loaded: &Loaded, tombstones: &HashMap<Hash, u64>) {
+    let segment = &loaded.segment;
+    let mut length = SEGMENT_OVERHEAD;
+    for entry in &loaded.entries {
+        length += footprint(u64::from(entry.length));
+        let buried = tombstones
+            .get(&entry.hash)
+            .is_some_and(|sequence| *sequence > entry.sequence);
+        if entry.kind != RecordKind::Blob || buried {
+            continue;
+        }
+        let digest = entry.digest();
+        // A second copy, left by a move that a crash interrupted: the same bytes.
+        if !shared.index.contains(&digest) {
+            let offset = entry.offset;
+            let place = Place::Record {
+                segment: segment.id,
+                offset,
+            };
+            shared.index.insert(&digest, place);
+            segment.add_live(record_len(digest.size()));
+        }
+    }
+    segment.set_length(length);
+    shared.space.add(length);
+}
+
+/// The newest segment of a stream, to append to, if it has room worth the while.
+fn take_open_segment(
+    shared: &Shared,
+    loaded: &mut Vec<Loaded>,
+    units: &mut Vec<(SystemTime, Stream, Unit)>,
+    stream: Stream,
+) -> Option<Active> {
+    let newest = loaded
+        .iter()
+        .rposition(|loaded| loaded.segment.stream == stream)?;
+    if loaded[newest].end > shared.sizes.segment / 2 {
+        return None;
+    }
+    let Loaded {
+        segment,
+        entries,
+        end,
+    } = loaded.remove(newest);
+    // The footer goes first: what is appended must not be read as one.
+    if let Err(error) = segment.file.set_len(end) {
+        tracing::warn!(segment = segment.id, %error, "a segment can't be appended to");
+        segment.set_sealed(true);
+        return None;
+    }
+    let unit = Unit::Segment(segment.id);
+    units.retain(|(_, _, other)| *other != unit);
+    Some(Active::new(segment, entries, end))
+}

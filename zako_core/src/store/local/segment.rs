@@ -1,0 +1,214 @@
+//! Segment files: what is on disk of them, and the table of all.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use parking_lot::RwLock;
+
+use super::footer::{self, FooterEntry, TRAILER_LEN, Trailer};
+use super::io::{Access, Backend, BackendFile, read_exact_at, write_all_at};
+use super::record::{HEADER_LEN, SegmentHeader, Stream};
+use crate::cas::{CasError, Result};
+
+/// One segment file. Whoever holds it can read from it, even after it was removed.
+pub(super) struct Segment {
+    pub(super) id: u32,
+    pub(super) epoch: u64,
+    pub(super) stream: Stream,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn BackendFile>,
+    /// Bytes of the file, as counted in the store's space.
+    length: AtomicU64,
+    /// Bytes of records that the index points to.
+    live: AtomicU64,
+    sealed: AtomicBool,
+    /// The lowest sequence number of a record in it.
+    first_sequence: AtomicU64,
+}
+
+/// All segments, by number.
+#[derive(Debug)]
+pub(super) struct SegmentTable {
+    dir: PathBuf,
+    backend: Arc<dyn Backend>,
+    segments: RwLock<HashMap<u32, Arc<Segment>>>,
+    next: AtomicU32,
+}
+
+impl Segment {
+    fn new(
+        header: SegmentHeader,
+        path: PathBuf,
+        file: Arc<dyn BackendFile>,
+        length: u64,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            id: header.id,
+            epoch: header.epoch,
+            stream: header.stream,
+            path,
+            file,
+            length: AtomicU64::new(length),
+            live: AtomicU64::new(0),
+            sealed: AtomicBool::new(false),
+            first_sequence: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    /// Opens a segment file; `None` if it has no header of a segment.
+    pub(super) fn open(backend: &dyn Backend, path: &Path) -> Result<Option<Arc<Self>>> {
+        let wrap = |error| CasError::io("opening a segment", path, error);
+        let file = backend.open(path, Access::ReadWrite).map_err(wrap)?;
+        let length = file.length().map_err(wrap)?;
+        if length < HEADER_LEN as u64 {
+            return Ok(None);
+        }
+        let mut bytes = [0; HEADER_LEN];
+        read_exact_at(&*file, &mut bytes, 0).map_err(wrap)?;
+        Ok(SegmentHeader::decode(&bytes)
+            .map(|header| Self::new(header, path.to_owned(), file, length)))
+    }
+
+    /// The entries of a sealed segment and the end of its records; `None` if it
+    /// has no whole footer.
+    pub(super) fn read_footer(&self) -> Result<Option<(Vec<FooterEntry>, u64)>> {
+        let wrap = |error| CasError::io("reading a segment's footer", &self.path, error);
+        let length = self.file.length().map_err(wrap)?;
+        let Some(trailer_at) = length.checked_sub(TRAILER_LEN as u64) else {
+            return Ok(None);
+        };
+        let mut trailer = [0; TRAILER_LEN];
+        read_exact_at(&*self.file, &mut trailer, trailer_at).map_err(wrap)?;
+        let Some(trailer) = Trailer::decode(&trailer, self.epoch, length) else {
+            return Ok(None);
+        };
+        let mut entries = vec![0; trailer.entries_len()];
+        read_exact_at(&*self.file, &mut entries, trailer.start).map_err(wrap)?;
+        Ok(trailer
+            .decode_entries(&entries)
+            .map(|entries| (entries, trailer.start)))
+    }
+
+    /// Writes the footer behind the records and makes all of it durable; the new
+    /// length of the file.
+    pub(super) fn write_footer(&self, entries: &[FooterEntry], end: u64) -> Result<u64> {
+        let bytes = footer::encode(entries, self.epoch, end);
+        let wrap = |error| CasError::io("sealing a segment", &self.path, error);
+        write_all_at(&*self.file, &mut [std::io::IoSlice::new(&bytes)], end).map_err(wrap)?;
+        self.file.sync_data().map_err(wrap)?;
+        Ok(end + bytes.len() as u64)
+    }
+
+    /// Bytes of the file.
+    pub(super) fn length(&self) -> u64 {
+        self.length.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_length(&self, length: u64) {
+        self.length.store(length, Ordering::Relaxed);
+    }
+
+    /// Bytes of records that the index points to.
+    pub(super) fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// The index points to `bytes` more of this segment.
+    pub(super) fn add_live(&self, bytes: u64) {
+        self.live.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// The index points to `bytes` less of this segment.
+    pub(super) fn sub_live(&self, bytes: u64) {
+        let before = self.live.fetch_sub(bytes, Ordering::Relaxed);
+        debug_assert!(before >= bytes, "segment {}: {bytes} of {before}", self.id);
+    }
+
+    /// Whether nothing will be appended any more.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_sealed(&self, sealed: bool) {
+        self.sealed.store(sealed, Ordering::Release);
+    }
+
+    /// A record with this sequence number is in it.
+    pub(super) fn note_sequence(&self, sequence: u64) {
+        self.first_sequence.fetch_min(sequence, Ordering::Relaxed);
+    }
+
+    /// Whether it may have a record older than this sequence number.
+    pub(super) fn has_older(&self, sequence: u64) -> bool {
+        self.first_sequence.load(Ordering::Relaxed) < sequence
+    }
+}
+
+impl fmt::Debug for Segment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment({})", self.path.display())
+    }
+}
+
+impl SegmentTable {
+    pub(super) fn new(dir: PathBuf, backend: Arc<dyn Backend>) -> Self {
+        Self {
+            dir,
+            backend,
+            segments: RwLock::default(),
+            next: AtomicU32::new(1),
+        }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(super) fn by_id(&self, id: u32) -> Option<Arc<Segment>> {
+        self.segments.read().get(&id).cloned()
+    }
+
+    pub(super) fn all(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().values().cloned().collect()
+    }
+
+    /// Takes up a segment that was found on disk.
+    pub(super) fn add(&self, segment: Arc<Segment>) {
+        self.next.fetch_max(segment.id + 1, Ordering::Relaxed);
+        self.segments.write().insert(segment.id, segment);
+    }
+
+    /// Begins a segment: a durable file with a header.
+    pub(super) fn create(&self, stream: Stream) -> Result<Arc<Segment>> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("{id:08x}.seg"));
+        let wrap = |error| CasError::io("beginning a segment", &path, error);
+        let header = SegmentHeader {
+            id,
+            epoch: rand::random(),
+            stream,
+        };
+        let file = self.backend.create(&path).map_err(wrap)?;
+        let written = write_all_at(&*file, &mut [std::io::IoSlice::new(&header.encode())], 0)
+            .and_then(|()| self.backend.sync_dir(&self.dir));
+        if let Err(error) = written {
+            let _ = self.backend.remove(&path);
+            return Err(wrap(error));
+        }
+        let segment = Segment::new(header, path, file, HEADER_LEN as u64);
+        self.add(Arc::clone(&segment));
+        Ok(segment)
+    }
+
+    /// Removes a segment and its file. Readers that hold it go on.
+    pub(super) fn remove(&self, segment: &Segment) -> Result<()> {
+        self.backend
+            .remove(&segment.path)
+            .map_err(|error| CasError::io("removing a segment", &segment.path, error))?;
+        self.segments.write().remove(&segment.id);
+        Ok(())
+    }
+}
