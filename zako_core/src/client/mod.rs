@@ -1,1 +1,182 @@
-//! client
+//! A store on another machine, or in another process of this one.
+//!
+//! ```no_run
+//! use zako_core::cas::{CasExt, Lease};
+//! use zako_core::client::{Client, ClientOptions};
+//!
+//! # async fn example() -> zako_core::cas::Result<()> {
+//! let client = Client::connect(&"localhost:7420".parse()?, ClientOptions::default()).await?;
+//! let (digest, _) = client.put_bytes("hello").await?;
+//! assert_eq!(client.fetch_bytes(&digest).await?, "hello");
+//! # Ok(())
+//! # }
+//! ```
+
+mod answer;
+mod batch;
+mod call;
+mod cas;
+mod dial;
+mod download;
+mod maintain;
+mod negotiate;
+mod options;
+mod outgoing;
+mod pool;
+mod retry;
+mod send;
+mod session;
+mod stat;
+mod status;
+mod upload;
+mod url;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use options::{ClientOptions, TransportChoice};
+pub use retry::RetryPolicy;
+pub use stat::{RemoteStat, ServerStatus};
+pub use url::{DEFAULT_PORT, ServerUrl};
+
+use self::dial::Http2;
+use self::pool::Pool;
+use self::retry::Backoff;
+use self::session::Lane;
+use crate::cas::{CasError, ErrorKind, Result};
+
+/// A client of one server: a [`Cas`](crate::cas::Cas) whose blobs lie there.
+///
+/// Cheap to clone; clones share their connections. Errors that pass are waited
+/// out as [`ClientOptions::retry`] says: a connection that breaks is opened again,
+/// a token that is refused is negotiated again, a download goes on where it broke
+/// off.
+///
+/// A [`Blob`](crate::cas::Blob) of more than [`ClientOptions::small_blob_bytes`]
+/// and a [`BlobWriter`](crate::cas::BlobWriter) each take one of the streams that
+/// the server recommends, until they end or are dropped. When all streams of
+/// [`ClientOptions::max_connections`] connections are taken, further calls wait:
+/// so don't keep many of them open without using them.
+///
+/// Blobs that are read whole are hashed on their way
+/// ([`ClientOptions::verify`]), and their last step comes only when they are what
+/// was asked for; else it is [`ErrorKind::Corrupt`]. A part of a blob can't be
+/// checked without the rest.
+///
+/// It must be used within a tokio runtime with time and I/O enabled, the same one
+/// throughout.
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    pool: Pool,
+    options: ClientOptions,
+}
+
+impl Client {
+    /// Connects and opens a session. This is tried once, so that a wrong address
+    /// shows at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if no server is there,
+    /// [`ErrorKind::Unauthenticated`] and [`ErrorKind::PermissionDenied`] if it
+    /// refuses, [`ErrorKind::Unsupported`] if there is no road in common.
+    pub async fn connect(url: &ServerUrl, options: ClientOptions) -> Result<Self> {
+        let options = options.bounded();
+        let pool = Pool::new(url.clone(), options.clone());
+        drop(pool.lane().await?);
+        Ok(Self(Arc::new(Inner { pool, options })))
+    }
+
+    /// How many streams the server recommends to run at once on a connection.
+    pub fn recommended_concurrency(&self) -> usize {
+        self.0.pool.recommended()
+    }
+
+    /// The road that bytes take: "grpc".
+    pub fn transport(&self) -> &'static str {
+        match self.options().transport {
+            TransportChoice::Auto | TransportChoice::Grpc => "grpc",
+        }
+    }
+
+    fn options(&self) -> &ClientOptions {
+        &self.0.options
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(self.options().retry)
+    }
+
+    /// Makes a call that needs no session; again after errors that pass.
+    async fn on_connection<T, F, Fut>(&self, backoff: &mut Backoff, call: F) -> Result<T>
+    where
+        F: Fn(Http2) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        loop {
+            let error = match self.0.pool.connection().await {
+                Ok(connection) => match call(connection.http2()).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) => {
+                        connection.judge(&error);
+                        error
+                    }
+                },
+                Err(error) => error,
+            };
+            backoff.pause(error).await?;
+        }
+    }
+
+    /// Makes a call on a stream of a session; again after errors that pass, and
+    /// once if the session is unknown to the server.
+    async fn on_lane<T, F, Fut>(&self, backoff: &mut Backoff, call: F) -> Result<T>
+    where
+        F: Fn(Lane) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        let mut renewed = false;
+        loop {
+            let error = match self.0.pool.lane().await {
+                Ok(lane) => {
+                    let seat = lane.seat();
+                    match call(lane).await {
+                        Ok(value) => return Ok(value),
+                        Err(error) => {
+                            seat.judge(&error);
+                            error
+                        }
+                    }
+                }
+                Err(error) => error,
+            };
+            if error.kind() == ErrorKind::Unauthenticated && !renewed {
+                renewed = true;
+                continue;
+            }
+            backoff.pause(error).await?;
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("server", &format_args!("{}", self.0.pool.url()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bounds a call with one answer.
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(limit, call).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(CasError::new(
+            ErrorKind::Timeout,
+            format!("the server did not answer within {limit:?}"),
+        )),
+    }
+}

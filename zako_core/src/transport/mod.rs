@@ -1,1 +1,3 @@
-//! transport
+//! How bytes move: one road a module.
+
+pub mod grpc;

@@ -1,0 +1,197 @@
+//! Many small blobs in one call.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::{StreamExt, stream};
+use zako_digest::hash;
+use zako_protobuf::batch::batch_client::BatchClient;
+use zako_protobuf::batch::{BatchDownloadRequest, BatchUploadRequest, Blob as ProtoBlob};
+
+use super::negotiate::proto_digests;
+use super::{Client, status, within};
+use crate::Digest;
+use crate::cas::{CasError, ErrorKind, Result, Stored};
+
+/// What an entry of a batch takes beside its blob, at most, in bytes.
+pub(super) const ENTRY_OVERHEAD: u64 = 64;
+
+/// Calls under way at once for one batch of the caller.
+const AHEAD: usize = 8;
+
+/// From here on hashing is left to a thread that may block, in bytes.
+const HASH_INLINE: usize = 512 * 1024;
+
+impl Client {
+    /// Stores blobs that each fit into a batch; one outcome each, in order.
+    pub(super) async fn put_small(&self, blobs: &[(Digest, Bytes)]) -> Vec<Result<Stored>> {
+        let calls: Vec<_> = self
+            .groups(blobs.iter().map(|(digest, _)| digest))
+            .into_iter()
+            .map(|group| self.put_group(&blobs[group]))
+            .collect();
+        let outcomes: Vec<_> = stream::iter(calls).buffered(AHEAD).collect().await;
+        outcomes.into_iter().flatten().collect()
+    }
+
+    /// Reads blobs that each fit into a batch; one outcome each, in order.
+    pub(super) async fn fetch_small(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
+        let calls: Vec<_> = self
+            .groups(digests.iter())
+            .into_iter()
+            .map(|group| self.fetch_group(&digests[group]))
+            .collect();
+        let outcomes: Vec<_> = stream::iter(calls).buffered(AHEAD).collect().await;
+        outcomes.into_iter().flatten().collect()
+    }
+
+    /// Whether a blob goes into a batch.
+    pub(super) fn is_small(&self, digest: &Digest) -> bool {
+        digest.size() <= self.options().small_blob_bytes
+    }
+
+    /// Runs of blobs that fit into one call.
+    fn groups<'a>(&self, digests: impl Iterator<Item = &'a Digest>) -> Vec<Range<usize>> {
+        let limit = self.options().batch_bytes;
+        let mut groups = Vec::new();
+        let (mut begin, mut end, mut bytes) = (0, 0, 0);
+        for digest in digests {
+            let size = digest.size() + ENTRY_OVERHEAD;
+            if bytes + size > limit && end > begin {
+                groups.push(begin..end);
+                (begin, bytes) = (end, 0);
+            }
+            bytes += size;
+            end += 1;
+        }
+        if end > begin {
+            groups.push(begin..end);
+        }
+        groups
+    }
+
+    async fn put_group(&self, blobs: &[(Digest, Bytes)]) -> Vec<Result<Stored>> {
+        let limit = self.options().call_timeout;
+        let mut backoff = self.backoff();
+        let answer = self.on_lane(&mut backoff, |lane| {
+            let blobs = blobs.iter().map(|(digest, data)| ProtoBlob {
+                digest: Some((*digest).into()),
+                data: data.clone(),
+            });
+            let request = lane.request(BatchUploadRequest {
+                blobs: blobs.collect(),
+            });
+            within(limit, async move {
+                let answer = BatchClient::new(lane.http2()).batch_upload(request).await;
+                let answer = answer.map_err(|status| status::from_status(&status))?;
+                Ok(answer.into_inner().outcomes)
+            })
+        });
+        let outcomes = match answer.await {
+            Ok(outcomes) if outcomes.len() == blobs.len() => outcomes,
+            Ok(outcomes) => return all(blobs.len(), other_count(blobs.len(), outcomes.len())),
+            Err(error) => return all(blobs.len(), error),
+        };
+        let outcomes = blobs.iter().zip(outcomes);
+        outcomes
+            .map(
+                |((digest, data), outcome)| match tonic::Code::from(outcome.code) {
+                    tonic::Code::Ok => Ok(Stored::New),
+                    tonic::Code::AlreadyExists => Ok(Stored::Existing),
+                    // The usual reason, told as the local stores tell it.
+                    tonic::Code::InvalidArgument if hash::bytes(data) != *digest => {
+                        Err(CasError::mismatch(*digest, hash::bytes(data)))
+                    }
+                    _ => Err(status::from_outcome(
+                        outcome.code,
+                        &outcome.message,
+                        *digest,
+                    )),
+                },
+            )
+            .collect()
+    }
+
+    async fn fetch_group(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
+        let limit = self.options().call_timeout;
+        // Blobs and names fit into a batch; texts of errors come on top.
+        let longest = 2 * self.options().batch_bytes as usize;
+        let mut backoff = self.backoff();
+        let answer = self.on_lane(&mut backoff, |lane| {
+            let request = lane.request(BatchDownloadRequest {
+                digests: proto_digests(digests),
+            });
+            within(limit, async move {
+                let mut client = BatchClient::new(lane.http2()).max_decoding_message_size(longest);
+                let answer = client.batch_download(request).await;
+                let answer = answer.map_err(|status| status::from_status(&status))?;
+                Ok(answer.into_inner().blobs)
+            })
+        });
+        let blobs = match answer.await {
+            Ok(blobs) if blobs.len() == digests.len() => blobs,
+            Ok(blobs) => return all(digests.len(), other_count(digests.len(), blobs.len())),
+            Err(error) => return all(digests.len(), error),
+        };
+        let outcomes = digests.iter().zip(blobs).map(|(digest, blob)| {
+            let outcome = blob.outcome.unwrap_or_default();
+            let data = match tonic::Code::from(outcome.code) {
+                tonic::Code::Ok => Ok(blob.data),
+                tonic::Code::NotFound => Err(CasError::not_found(*digest)),
+                _ => Err(status::from_outcome(
+                    outcome.code,
+                    &outcome.message,
+                    *digest,
+                )),
+            };
+            (*digest, data)
+        });
+        verified(outcomes.collect(), self.options().verify).await
+    }
+}
+
+/// The blobs, each hashed; an error in place of one that is another blob.
+async fn verified(outcomes: Vec<(Digest, Result<Bytes>)>, verify: bool) -> Vec<Result<Bytes>> {
+    let check = move |(digest, data): (Digest, Result<Bytes>)| {
+        let data = data?;
+        if data.len() as u64 != digest.size() || verify && hash::bytes(&data) != digest {
+            return Err(wrong_bytes(digest));
+        }
+        Ok(data)
+    };
+    let bytes = outcomes
+        .iter()
+        .map(|(_, data)| data.as_ref().map_or(0, Bytes::len));
+    if !verify || bytes.sum::<usize>() <= HASH_INLINE {
+        return outcomes.into_iter().map(check).collect();
+    }
+    let count = outcomes.len();
+    let hashing = move || outcomes.into_iter().map(check).collect();
+    match tokio::task::spawn_blocking(hashing).await {
+        Ok(outcomes) => outcomes,
+        Err(error) => all(
+            count,
+            CasError::new(ErrorKind::Closed, "the runtime is shutting down").with_source(error),
+        ),
+    }
+}
+
+/// The server sent something else than the blob.
+pub(super) fn wrong_bytes(digest: Digest) -> CasError {
+    CasError::new(
+        ErrorKind::Corrupt,
+        "the server sent other bytes than those of the blob",
+    )
+    .with_digest(digest)
+}
+
+fn other_count(asked: usize, told: usize) -> CasError {
+    CasError::new(
+        ErrorKind::Internal,
+        format!("the server answered for {told} blobs of a batch of {asked}"),
+    )
+}
+
+fn all<T>(count: usize, error: CasError) -> Vec<Result<T>> {
+    (0..count).map(|_| Err(error.clone())).collect()
+}

@@ -1,0 +1,212 @@
+//! Reading a blob as a stream.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures::stream;
+use zako_digest::hash::Hasher;
+use zako_protobuf::range::BlobRange as ProtoRange;
+use zako_protobuf::transport::{BlobResource, DownloadRequest};
+
+use super::batch::wrong_bytes;
+use super::call::{self, Reply};
+use super::retry::Backoff;
+use super::session::Lane;
+use super::{Client, within};
+use crate::cas::{Blob, CasError, ErrorKind, Result};
+use crate::transport::grpc::{DecodeLimits, DownloadDecoder};
+use crate::{BlobRange, Digest};
+
+/// A download under way: takes up again where the connection broke off.
+struct Download {
+    client: Client,
+    digest: Digest,
+    range: Range<u64>,
+    /// The offset in the blob of the next byte to come.
+    next: u64,
+    /// Sees all bytes of a blob that is read whole.
+    hasher: Option<Hasher>,
+    /// The last step, until the stream has ended well.
+    last: Option<Bytes>,
+    source: Option<Source>,
+    backoff: Backoff,
+    over: bool,
+}
+
+/// One call.
+struct Source {
+    lane: Lane,
+    reply: Reply,
+    decoder: DownloadDecoder,
+    /// What came and isn't decoded yet.
+    raw: Bytes,
+}
+
+impl Client {
+    /// Opens a part of a blob. Small ones are read to the end here.
+    pub(super) async fn download(&self, digest: &Digest, range: BlobRange) -> Result<Blob> {
+        let range = range.resolve(digest.size()).map_err(|error| {
+            CasError::new(ErrorKind::InvalidRange, error.to_string()).with_digest(*digest)
+        })?;
+        let whole = range.end - range.start == digest.size();
+        let mut download = Download {
+            client: self.clone(),
+            digest: *digest,
+            next: range.start,
+            range: range.clone(),
+            hasher: (whole && self.options().verify).then(Hasher::new),
+            last: None,
+            source: None,
+            backoff: self.backoff(),
+            over: false,
+        };
+        download.source = Some(download.open().await?);
+        if range.end - range.start > self.options().small_blob_bytes {
+            let steps = stream::try_unfold(download, |mut download| async move {
+                Ok(download.step().await?.map(|step| (step, download)))
+            });
+            return Ok(Blob::from_stream(*digest, range, steps));
+        }
+        let mut steps = Vec::new();
+        while let Some(step) = download.step().await? {
+            steps.push(step);
+        }
+        Ok(if steps.len() < 2 {
+            Blob::from_bytes(*digest, range, steps.pop().unwrap_or_default())
+        } else {
+            Blob::from_stream(*digest, range, stream::iter(steps.into_iter().map(Ok)))
+        })
+    }
+}
+
+impl Download {
+    /// The next bytes, `None` at the end.
+    async fn step(&mut self) -> Result<Option<Bytes>> {
+        while !self.over {
+            let outcome = match &mut self.source {
+                Some(source) => {
+                    let outcome = source.next(self.client.options().idle_timeout).await;
+                    if let Err(error) = &outcome {
+                        source.lane.seat().judge(error);
+                    }
+                    outcome
+                }
+                None => {
+                    self.source = Some(self.open().await?);
+                    continue;
+                }
+            };
+            match outcome {
+                Ok(Some(data)) => {
+                    if let Some(step) = self.take(data)? {
+                        return Ok(Some(step));
+                    }
+                }
+                Ok(None) => self.end()?,
+                // All came; only the server's word for it is missing.
+                Err(error) if error.kind() == ErrorKind::Unavailable && self.is_complete() => {
+                    self.end()?;
+                }
+                Err(error) => {
+                    self.source = None;
+                    self.backoff.pause(error).await?;
+                }
+            }
+        }
+        Ok(self.last.take())
+    }
+
+    fn is_complete(&self) -> bool {
+        self.next == self.range.end
+    }
+
+    /// Checks bytes that came; keeps back those that end the blob.
+    fn take(&mut self, data: Bytes) -> Result<Option<Bytes>> {
+        if data.len() as u64 > self.range.end - self.next {
+            return Err(CasError::new(
+                ErrorKind::Corrupt,
+                "the server sent more bytes than were asked for",
+            )
+            .with_digest(self.digest));
+        }
+        self.next += data.len() as u64;
+        self.backoff.progressed();
+        if let Some(hasher) = &mut self.hasher {
+            // One HTTP/2 frame at most: some 100 µs.
+            hasher.update(&data);
+        }
+        if !self.is_complete() {
+            return Ok(Some(data));
+        }
+        self.last = Some(data);
+        Ok(None)
+    }
+
+    /// Checks the whole.
+    fn end(&mut self) -> Result<()> {
+        self.source = None;
+        self.over = true;
+        if !self.is_complete() {
+            return Err(CasError::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "the server sent {} of {} bytes",
+                    self.next - self.range.start,
+                    self.range.end - self.range.start
+                ),
+            )
+            .with_digest(self.digest));
+        }
+        match &self.hasher {
+            Some(hasher) if hasher.finish() != self.digest => Err(wrong_bytes(self.digest)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Calls for what is not here yet.
+    async fn open(&mut self) -> Result<Source> {
+        let request = DownloadRequest {
+            metadata: Some(BlobResource {
+                digest: Some(self.digest.into()),
+                range: Some(ProtoRange {
+                    start: self.next,
+                    length: Some(self.range.end - self.next),
+                }),
+            }),
+        };
+        let limit = self.client.options().call_timeout;
+        let client = self.client.clone();
+        client
+            .on_lane(&mut self.backoff, |lane| {
+                let body = call::one_message(&request);
+                within(limit, async move {
+                    let (http2, token) = (lane.http2(), lane.token());
+                    Ok(Source {
+                        reply: call::open(http2, call::DOWNLOAD, token, body?).await?,
+                        lane,
+                        decoder: DownloadDecoder::new(DecodeLimits::default()),
+                        raw: Bytes::new(),
+                    })
+                })
+            })
+            .await
+    }
+}
+
+impl Source {
+    /// The next piece of the blob, `None` at the proper end.
+    async fn next(&mut self, idle: std::time::Duration) -> Result<Option<Bytes>> {
+        loop {
+            if let Some(piece) = self.decoder.next(&mut self.raw)? {
+                return Ok(Some(piece));
+            }
+            match self.reply.next(idle).await? {
+                Some(raw) => self.raw = raw,
+                None => {
+                    self.decoder.finish()?;
+                    return Ok(None);
+                }
+            }
+        }
+    }
+}

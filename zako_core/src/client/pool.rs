@@ -1,0 +1,174 @@
+//! The connections of a client.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::ClientOptions;
+use super::dial::Http2;
+use super::session::{Connection, Lane, Session};
+use super::url::ServerUrl;
+use crate::cas::Result;
+
+/// The connections of a client: one at first, more when its streams are all in
+/// use, a new one where one broke.
+#[derive(Debug)]
+pub(super) struct Pool {
+    url: ServerUrl,
+    options: ClientOptions,
+    connections: Mutex<Vec<Arc<Connection>>>,
+    /// One opens a connection, the others wait for it: otherwise all who begin at
+    /// once would open one.
+    opening: tokio::sync::Mutex<Growth>,
+    recommended: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Growth {
+    /// The server didn't take another connection: none is tried before.
+    not_before: Option<Instant>,
+}
+
+/// For how long a client makes do with the connections that it has, after the
+/// server refused another one.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
+
+impl Pool {
+    pub(super) fn new(url: ServerUrl, options: ClientOptions) -> Self {
+        Self {
+            url,
+            options,
+            connections: Mutex::new(Vec::new()),
+            opening: tokio::sync::Mutex::default(),
+            recommended: AtomicUsize::new(1),
+        }
+    }
+
+    pub(super) fn url(&self) -> &ServerUrl {
+        &self.url
+    }
+
+    /// The streams that the server last recommended for a connection.
+    pub(super) fn recommended(&self) -> usize {
+        self.recommended.load(Ordering::Relaxed)
+    }
+
+    /// A connection, for calls that need no session.
+    pub(super) async fn connection(&self) -> Result<Arc<Connection>> {
+        if let Some(connection) = self.live().into_iter().next() {
+            return Ok(connection);
+        }
+        let _turn = self.opening.lock().await;
+        if let Some(connection) = self.live().into_iter().next() {
+            return Ok(connection);
+        }
+        self.open().await
+    }
+
+    /// A stream of a session, as soon as one is free.
+    pub(super) async fn lane(&self) -> Result<Lane> {
+        loop {
+            let live = self.live();
+            if let Some(lane) = free_lane(&live) {
+                return Ok(lane);
+            }
+            if let Some(connection) = live.iter().find(|one| one.current().is_none()) {
+                self.negotiate(connection, live.len() > 1).await?;
+                continue;
+            }
+            if live.len() < self.options.max_connections && self.grow(live.len()).await? {
+                continue;
+            }
+            let least = self
+                .live()
+                .into_iter()
+                .filter_map(|one| Some((one.current()?, one)))
+                .min_by_key(|(session, _)| session.waiting.load(Ordering::Relaxed));
+            if let Some((session, connection)) = least
+                && let Some(lane) = session.wait_lane(&connection).await
+                && !connection.is_retired()
+            {
+                return Ok(lane);
+            }
+        }
+    }
+
+    /// Opens another connection than the `known` ones; `false` if there is no
+    /// hope for one at the moment.
+    async fn grow(&self, known: usize) -> Result<bool> {
+        let mut growth = self.opening.lock().await;
+        let live = self.live();
+        // Someone else opened one, or a stream became free meanwhile.
+        if live.len() != known || has_room(&live) {
+            return Ok(true);
+        }
+        if growth.not_before.is_some_and(|then| Instant::now() < then) && known > 0 {
+            return Ok(false);
+        }
+        match self.open_with_session(known > 0).await {
+            Ok(()) => Ok(true),
+            Err(error) if known > 0 => {
+                tracing::debug!(%error, "no further connection");
+                growth.not_before = Some(Instant::now() + REFUSED_FOR);
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn open_with_session(&self, spare: bool) -> Result<()> {
+        let connection = self.open().await?;
+        self.negotiate(&connection, spare).await
+    }
+
+    /// Opens a session on `connection`; takes it out of the pool if that fails
+    /// and it can be spared.
+    async fn negotiate(&self, connection: &Arc<Connection>, spare: bool) -> Result<()> {
+        match connection.session(&self.options).await {
+            Ok(session) => {
+                let recommended = session.recommended();
+                self.recommended.store(recommended, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => {
+                connection.judge(&error);
+                if spare {
+                    self.connections
+                        .lock()
+                        .retain(|one| !Arc::ptr_eq(one, connection));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn open(&self) -> Result<Arc<Connection>> {
+        let http2 = Http2::connect(&self.url, &self.options).await?;
+        let connection = Arc::new(Connection::new(http2));
+        self.connections.lock().push(connection.clone());
+        Ok(connection)
+    }
+
+    fn live(&self) -> Vec<Arc<Connection>> {
+        let mut connections = self.connections.lock();
+        connections.retain(|one| !one.is_retired());
+        connections.clone()
+    }
+}
+
+/// A free stream of the session that has most of them.
+fn free_lane(live: &[Arc<Connection>]) -> Option<Lane> {
+    let (session, connection) = sessions(live).max_by_key(|(session, _)| session.available())?;
+    session.try_lane(connection)
+}
+
+fn has_room(live: &[Arc<Connection>]) -> bool {
+    sessions(live).any(|(session, _)| session.available() > 0)
+}
+
+fn sessions(live: &[Arc<Connection>]) -> impl Iterator<Item = (Arc<Session>, &Arc<Connection>)> {
+    live.iter().filter_map(|one| Some((one.current()?, one)))
+}

@@ -1,0 +1,187 @@
+//! Errors out of gRPC statuses: the inverse of the server's table.
+
+use std::error::Error;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::Digest;
+use crate::cas::{CasError, ErrorKind};
+
+/// The longest text taken over from a server, in characters.
+const MAX_MESSAGE: usize = 1_000;
+
+/// The error that a status tells, with blob, bytes held and time to try again
+/// where the server gave them.
+pub(super) fn from_status(status: &Status) -> CasError {
+    // A status made on this side out of a broken connection has a source; one
+    // that the server sent has none.
+    if let Some(source) = status.source() {
+        return broken(source);
+    }
+    let details = status.check_error_details().unwrap_or_default();
+    let info = details.error_info();
+    let kind = kind(status.code(), info.map_or("", |info| &info.reason));
+    let mut error = CasError::new(kind, message(status));
+    if let Some(info) = info {
+        if let Some(digest) = info.metadata.get("digest") {
+            if let Ok(digest) = digest.parse::<Digest>() {
+                error = error.with_digest(digest);
+            }
+        }
+        if let Some(held) = info.metadata.get("held") {
+            if let Ok(held) = held.parse() {
+                error = error.with_held(held);
+            }
+        }
+    }
+    let delay = details.retry_info().and_then(|retry| retry.retry_delay);
+    match delay {
+        Some(delay) => error.with_retry_after(delay),
+        None => error,
+    }
+}
+
+/// The error that an outcome in a batch tells: a code and a text.
+pub(super) fn from_outcome(code: i32, text: &str, digest: Digest) -> CasError {
+    let code = Code::from(code);
+    // In a batch the bytes came whole with their digest: nothing else about them
+    // can be wrong.
+    let kind = match code {
+        Code::InvalidArgument => ErrorKind::Mismatch,
+        code => kind(code, ""),
+    };
+    CasError::new(kind, shown(text, code)).with_digest(digest)
+}
+
+/// The error of a connection or a stream that broke.
+pub(super) fn broken(source: &(dyn Error + 'static)) -> CasError {
+    let mut texts = vec![source.to_string()];
+    let mut next = source.source();
+    while let Some(source) = next {
+        let text = source.to_string();
+        if !texts.iter().any(|known| known.contains(&text)) {
+            texts.push(text);
+        }
+        next = source.source();
+    }
+    let text = texts.join(": ");
+    CasError::new(
+        ErrorKind::Unavailable,
+        format!("the connection to the server broke: {text}"),
+    )
+}
+
+fn kind(code: Code, reason: &str) -> ErrorKind {
+    match code {
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::AlreadyExists,
+        Code::InvalidArgument => match reason {
+            "MISMATCH" => ErrorKind::Mismatch,
+            "INVALID_RANGE" => ErrorKind::InvalidRange,
+            "NOT_HELD" => ErrorKind::NotHeld,
+            _ => ErrorKind::InvalidArgument,
+        },
+        Code::OutOfRange => ErrorKind::InvalidRange,
+        Code::ResourceExhausted => ErrorKind::NoSpace,
+        Code::DataLoss => ErrorKind::Corrupt,
+        Code::Aborted => ErrorKind::Stale,
+        // A server that goes down cancels what runs.
+        Code::Unavailable | Code::Cancelled => ErrorKind::Unavailable,
+        Code::DeadlineExceeded => ErrorKind::Timeout,
+        Code::Unauthenticated => ErrorKind::Unauthenticated,
+        Code::PermissionDenied => ErrorKind::PermissionDenied,
+        Code::FailedPrecondition | Code::Unimplemented => ErrorKind::Unsupported,
+        Code::Ok | Code::Unknown | Code::Internal => ErrorKind::Internal,
+    }
+}
+
+fn message(status: &Status) -> String {
+    shown(status.message(), status.code())
+}
+
+/// The server's text, bounded and without control characters; the code if it
+/// says nothing.
+fn shown(text: &str, code: Code) -> String {
+    if text.is_empty() {
+        return format!("the server answered: {}", code.description());
+    }
+    text.chars()
+        .take(MAX_MESSAGE)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    #[test]
+    fn each_code_has_its_kind() {
+        for (code, expected) in [
+            (Code::NotFound, ErrorKind::NotFound),
+            (Code::AlreadyExists, ErrorKind::AlreadyExists),
+            (Code::InvalidArgument, ErrorKind::InvalidArgument),
+            (Code::ResourceExhausted, ErrorKind::NoSpace),
+            (Code::DataLoss, ErrorKind::Corrupt),
+            (Code::Aborted, ErrorKind::Stale),
+            (Code::Unavailable, ErrorKind::Unavailable),
+            (Code::DeadlineExceeded, ErrorKind::Timeout),
+            (Code::Unauthenticated, ErrorKind::Unauthenticated),
+            (Code::PermissionDenied, ErrorKind::PermissionDenied),
+            (Code::FailedPrecondition, ErrorKind::Unsupported),
+            (Code::Internal, ErrorKind::Internal),
+        ] {
+            let error = from_status(&Status::new(code, "why"));
+            assert_eq!(error.kind(), expected);
+            assert_eq!(error.message(), "why");
+        }
+    }
+
+    #[test]
+    fn details_arrive() {
+        let digest = zako_digest::hash::bytes(b"abc");
+        let metadata = HashMap::from([
+            ("digest".to_owned(), digest.to_string()),
+            ("held".to_owned(), "2".to_owned()),
+        ]);
+        let mut details = ErrorDetails::with_error_info("NOT_HELD", "zako.v1", metadata);
+        details.set_retry_info(Some(Duration::from_secs(3)));
+        let status = Status::with_error_details(Code::InvalidArgument, "no", details);
+        let error = from_status(&status);
+        assert_eq!(error.kind(), ErrorKind::NotHeld);
+        assert_eq!(error.digest(), Some(digest));
+        assert_eq!(error.held(), Some(2));
+        assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn nonsense_in_details_is_no_harm() {
+        let metadata = HashMap::from([
+            ("digest".to_owned(), "x".to_owned()),
+            ("held".to_owned(), "-1".to_owned()),
+        ]);
+        let details = ErrorDetails::with_error_info("WHO_KNOWS", "", metadata);
+        let status = Status::with_error_details(Code::InvalidArgument, "\u{1b}[2J", details);
+        let error = from_status(&status);
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert_eq!((error.digest(), error.held()), (None, None));
+        assert!(!error.to_string().contains('\u{1b}'));
+        let bytes = bytes::Bytes::from_static(&[0xff; 40]);
+        let error = from_status(&Status::with_details(Code::NotFound, "", bytes));
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(!error.message().is_empty());
+    }
+
+    #[test]
+    fn what_broke_here_may_be_tried_again() {
+        let io = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let error = from_status(&Status::from_error(Box::new(io)));
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.to_string().contains("reset"), "{error}");
+    }
+}

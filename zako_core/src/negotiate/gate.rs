@@ -1,0 +1,375 @@
+//! The gate that every call which moves bytes passes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::session::{Counted, Running, Session};
+use super::token::{Grant, TokenHash, Tokens};
+use super::{Access, Clock, Peer, Scope, ServiceTime, StreamPermit};
+use crate::cas::{CasError, ErrorKind, Result};
+
+/// Issues tokens, redeems them for sessions, and admits calls.
+#[derive(Debug)]
+pub struct Gate {
+    limits: GateLimits,
+    clock: Arc<dyn Clock>,
+    tokens: Mutex<Tokens>,
+    live: Arc<AtomicUsize>,
+    /// The connections that had a session, to find idle ones.
+    peers: Mutex<HashMap<u64, Weak<Peer>>>,
+    service_time: ServiceTime,
+    cores: usize,
+}
+
+/// The bounds of a [`Gate`].
+#[derive(Clone, Copy, Debug)]
+pub struct GateLimits {
+    /// Whether a call needs a session.
+    pub require_token: bool,
+    /// How long a token can be redeemed.
+    pub token_ttl: Duration,
+    /// How long a session without a call lives.
+    pub session_idle: Duration,
+    /// Tokens outstanding at once.
+    pub max_tokens: usize,
+    /// Sessions alive at once.
+    pub max_sessions: usize,
+    /// The most streams that a session gets.
+    pub max_streams: u32,
+}
+
+/// What a peer that asks for a session gets.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Opens one session, once.
+    pub token: String,
+    /// How long the token can be redeemed.
+    pub ttl: Duration,
+    /// The streams that the session may run at once.
+    pub streams: u32,
+}
+
+impl Gate {
+    /// A gate that has issued nothing.
+    pub fn new(limits: GateLimits, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            limits,
+            clock,
+            tokens: Mutex::default(),
+            live: Arc::default(),
+            peers: Mutex::default(),
+            service_time: ServiceTime::default(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+
+    /// Issues a token.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSpace`] if too many are outstanding; it tells when to try again.
+    pub fn offer(&self, peer: &Peer, scope: Scope) -> Result<Offer> {
+        let sessions = self.sessions() + 1;
+        let streams = self
+            .service_time
+            .recommend(self.cores, sessions, self.limits.max_streams);
+        let grant = Grant {
+            scope,
+            streams,
+            identity: peer.identity(),
+        };
+        let token = self.tokens.lock().issue(
+            grant,
+            self.clock.now(),
+            self.limits.token_ttl,
+            self.limits.max_tokens,
+        )?;
+        Ok(Offer {
+            token,
+            ttl: self.limits.token_ttl,
+            streams,
+        })
+    }
+
+    /// Admits a call on the connection `peer`: redeems `token` if it is a new one,
+    /// checks the session's scope, and waits for a free stream.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthenticated`] if there is no live session and no good token;
+    /// [`ErrorKind::PermissionDenied`] if the session doesn't allow `access`;
+    /// [`ErrorKind::NoSpace`] if too many sessions are alive.
+    pub async fn admit(
+        &self,
+        peer: &Arc<Peer>,
+        token: Option<&[u8]>,
+        access: Access,
+    ) -> Result<StreamPermit> {
+        if !self.limits.require_token {
+            return Ok(StreamPermit::unbounded());
+        }
+        let (running, streams) = self.enter(peer, token, access)?;
+        Ok(running.permit(streams).await)
+    }
+
+    /// Sessions that are alive.
+    pub fn sessions(&self) -> usize {
+        self.sweep(self.clock.now());
+        self.live.load(Ordering::Acquire)
+    }
+
+    /// What the store's steps are measured with.
+    pub fn service_time(&self) -> &ServiceTime {
+        &self.service_time
+    }
+
+    fn enter(
+        &self,
+        peer: &Arc<Peer>,
+        token: Option<&[u8]>,
+        access: Access,
+    ) -> Result<(Running, Arc<tokio::sync::Semaphore>)> {
+        let now = self.clock.now();
+        let hash = token.map(TokenHash::of);
+        let mut place = peer.session.lock();
+        if place
+            .as_ref()
+            .is_some_and(|session| session.is_idle(now, self.limits.session_idle))
+        {
+            *place = None;
+        }
+        let mut opened = false;
+        match (place.as_mut(), hash) {
+            (None, None) => return Err(unauthenticated("a token is needed and none was sent")),
+            (Some(_), None) => {}
+            (Some(session), Some(hash)) if session.token.is(&hash) => {}
+            (Some(session), Some(hash)) => session.renew(hash, self.redeem(&hash, peer, now)?),
+            (None, Some(hash)) => {
+                // Finding room looks at all connections, this one too.
+                drop(place);
+                let counted = self.room(now)?;
+                place = peer.session.lock();
+                let grant = self.redeem(&hash, peer, now)?;
+                match place.as_mut() {
+                    Some(session) => session.renew(hash, grant),
+                    None => *place = Some(Session::new(hash, grant, now, counted)),
+                }
+                opened = true;
+            }
+        }
+        let Some(session) = place.as_mut() else {
+            return Err(unauthenticated("the session has ended"));
+        };
+        let allowed = session.scope.allows(access);
+        session.last_used = now;
+        let streams = Arc::clone(&session.streams);
+        if allowed {
+            session.calls += 1;
+        }
+        drop(place);
+        if opened {
+            self.peers.lock().insert(peer.id, Arc::downgrade(peer));
+        }
+        if !allowed {
+            return Err(CasError::new(
+                ErrorKind::PermissionDenied,
+                match access {
+                    Access::Read => "the token doesn't allow reading",
+                    Access::Write => "the token doesn't allow writing",
+                },
+            ));
+        }
+        let running = Running {
+            peer: Arc::clone(peer),
+            clock: Arc::clone(&self.clock),
+        };
+        Ok((running, streams))
+    }
+
+    fn redeem(&self, token: &TokenHash, peer: &Peer, now: Instant) -> Result<Grant> {
+        self.tokens
+            .lock()
+            .redeem(token, peer.identity(), now)
+            .ok_or_else(|| unauthenticated("the token is unknown, expired or used up"))
+    }
+
+    fn room(&self, now: Instant) -> Result<Counted> {
+        Counted::take(&self.live, self.limits.max_sessions)
+            .or_else(|| {
+                self.sweep(now);
+                Counted::take(&self.live, self.limits.max_sessions)
+            })
+            .ok_or_else(|| {
+                CasError::new(ErrorKind::NoSpace, "too many sessions are open")
+                    .with_retry_after(Duration::from_secs(1))
+            })
+    }
+
+    /// Ends the sessions that have been idle for too long.
+    fn sweep(&self, now: Instant) {
+        self.peers.lock().retain(|_, peer| {
+            let Some(peer) = peer.upgrade() else {
+                return false;
+            };
+            let mut session = peer.session.lock();
+            session.take_if(|session| session.is_idle(now, self.limits.session_idle));
+            session.is_some()
+        });
+    }
+}
+
+fn unauthenticated(message: &str) -> CasError {
+    CasError::new(ErrorKind::Unauthenticated, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::negotiate::{ManualClock, PeerAddr};
+
+    const LIMITS: GateLimits = GateLimits {
+        require_token: true,
+        token_ttl: Duration::from_secs(30),
+        session_idle: Duration::from_secs(300),
+        max_tokens: 3,
+        max_sessions: 2,
+        max_streams: 256,
+    };
+
+    fn gate() -> (Gate, Arc<ManualClock>) {
+        let clock = Arc::new(ManualClock::default());
+        (Gate::new(LIMITS, clock.clone()), clock)
+    }
+
+    fn peer() -> Arc<Peer> {
+        Peer::new(PeerAddr::Unix { user: None })
+    }
+
+    async fn admit(gate: &Gate, peer: &Arc<Peer>, token: Option<&str>) -> Result<StreamPermit> {
+        gate.admit(peer, token.map(str::as_bytes), Access::Read)
+            .await
+    }
+
+    #[tokio::test]
+    async fn a_token_opens_one_session_on_one_connection() {
+        let (gate, _) = gate();
+        let (here, there) = (peer(), peer());
+        let offer = gate.offer(&there, Scope::ReadWrite).unwrap();
+        let none = admit(&gate, &here, None).await.unwrap_err();
+        assert_eq!(none.kind(), ErrorKind::Unauthenticated);
+        let _first = admit(&gate, &here, Some(&offer.token)).await.unwrap();
+        let _again = admit(&gate, &here, Some(&offer.token)).await.unwrap();
+        let _bare = admit(&gate, &here, None).await.unwrap();
+        let replay = admit(&gate, &there, Some(&offer.token)).await.unwrap_err();
+        assert_eq!(replay.kind(), ErrorKind::Unauthenticated);
+        assert_eq!(gate.sessions(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_bad_token_is_refused_even_within_a_session() {
+        let (gate, _) = gate();
+        let here = peer();
+        let offer = gate.offer(&here, Scope::ReadWrite).unwrap();
+        admit(&gate, &here, Some(&offer.token)).await.unwrap();
+        let guess = "0".repeat(64);
+        let error = admit(&gate, &here, Some(&guess)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        admit(&gate, &here, None).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_when_it_idles_and_not_while_a_call_runs() {
+        let (gate, clock) = gate();
+        let here = peer();
+        let offer = gate.offer(&here, Scope::ReadWrite).unwrap();
+        let call = admit(&gate, &here, Some(&offer.token)).await.unwrap();
+        clock.advance(LIMITS.session_idle * 2);
+        assert_eq!(gate.sessions(), 1);
+        drop(call);
+        clock.advance(LIMITS.session_idle - Duration::from_nanos(1));
+        drop(admit(&gate, &here, None).await.unwrap());
+        clock.advance(LIMITS.session_idle);
+        let error = admit(&gate, &here, Some(&offer.token)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        assert_eq!(gate.sessions(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_session_ends_with_its_connection() {
+        let (gate, _) = gate();
+        let here = peer();
+        let offer = gate.offer(&here, Scope::ReadWrite).unwrap();
+        let call = admit(&gate, &here, Some(&offer.token)).await.unwrap();
+        drop(here);
+        assert_eq!(gate.sessions(), 1);
+        drop(call);
+        assert_eq!(gate.sessions(), 0);
+    }
+
+    #[tokio::test]
+    async fn the_scope_holds_and_a_fresh_token_changes_it() {
+        let (gate, _) = gate();
+        let here = peer();
+        let read = gate.offer(&here, Scope::Read).unwrap().token;
+        let write = |token: Option<Vec<u8>>| {
+            let (gate, here) = (&gate, &here);
+            async move { gate.admit(here, token.as_deref(), Access::Write).await }
+        };
+        let error = write(Some(read.into_bytes())).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        drop(admit(&gate, &here, None).await.unwrap());
+        let fresh = gate.offer(&here, Scope::Write).unwrap().token;
+        drop(write(Some(fresh.into_bytes())).await.unwrap());
+        let error = admit(&gate, &here, None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert_eq!(gate.sessions(), 1);
+    }
+
+    #[tokio::test]
+    async fn tokens_and_sessions_are_capped_and_idle_sessions_make_room() {
+        let (gate, clock) = gate();
+        let peers = [peer(), peer(), peer()];
+        let tokens: Vec<String> = peers
+            .iter()
+            .map(|peer| gate.offer(peer, Scope::Read).unwrap().token)
+            .collect();
+        let error = gate.offer(&peers[0], Scope::Read).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert_eq!(error.retry_after(), Some(LIMITS.token_ttl));
+        drop(admit(&gate, &peers[0], Some(&tokens[0])).await.unwrap());
+        drop(admit(&gate, &peers[1], Some(&tokens[1])).await.unwrap());
+        let error = admit(&gate, &peers[2], Some(&tokens[2])).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert!(error.retry_after().is_some());
+        // A fresh token for a live session needs no more room.
+        let fresh = gate.offer(&peers[0], Scope::Read).unwrap().token;
+        drop(admit(&gate, &peers[0], Some(&fresh)).await.unwrap());
+        clock.advance(LIMITS.session_idle);
+        let late = gate.offer(&peers[2], Scope::Read).unwrap().token;
+        drop(admit(&gate, &peers[2], Some(&late)).await.unwrap());
+        assert_eq!(gate.sessions(), 1);
+    }
+
+    #[tokio::test]
+    async fn calls_beyond_the_streams_wait_their_turn() {
+        let limits = GateLimits {
+            max_streams: 2,
+            ..LIMITS
+        };
+        let gate = Gate::new(limits, Arc::new(ManualClock::default()));
+        let here = peer();
+        let offer = gate.offer(&here, Scope::Read).unwrap();
+        assert!(offer.streams <= 2);
+        let mut permits = Vec::new();
+        for _ in 0..offer.streams {
+            permits.push(admit(&gate, &here, Some(&offer.token)).await.unwrap());
+        }
+        let next = admit(&gate, &here, None);
+        futures::pin_mut!(next);
+        assert!(futures::poll!(&mut next).is_pending());
+        permits.pop();
+        next.await.unwrap();
+    }
+}

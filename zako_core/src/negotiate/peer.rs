@@ -1,0 +1,99 @@
+//! One accepted connection, as negotiation sees it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::session::Session;
+
+/// An accepted connection. All its calls share one, and with the last of them and
+/// the connection itself its session ends.
+#[derive(Debug)]
+pub struct Peer {
+    pub(super) id: u64,
+    addr: PeerAddr,
+    pub(super) session: Mutex<Option<Session>>,
+}
+
+/// The two ends of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerAddr {
+    /// TCP.
+    Tcp {
+        /// This side's address.
+        local: SocketAddr,
+        /// The other side's.
+        remote: SocketAddr,
+    },
+    /// A Unix socket.
+    Unix {
+        /// The user that the peer's process runs as, where the system tells.
+        user: Option<u32>,
+    },
+}
+
+/// Who a peer is, where that is known beyond its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerIdentity {
+    /// A user of this machine, by number.
+    User(u32),
+}
+
+impl Peer {
+    /// A connection without a session.
+    pub fn new(addr: PeerAddr) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Arc::new(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            addr,
+            session: Mutex::new(None),
+        })
+    }
+
+    /// Its two ends.
+    pub fn addr(&self) -> &PeerAddr {
+        &self.addr
+    }
+
+    /// Who the peer is; `None` if only its address is known.
+    pub fn identity(&self) -> Option<PeerIdentity> {
+        match self.addr {
+            PeerAddr::Unix { user } => user.map(PeerIdentity::User),
+            PeerAddr::Tcp { .. } => None,
+        }
+    }
+
+    /// Whether the peer runs on this machine.
+    pub fn is_local(&self) -> bool {
+        match &self.addr {
+            PeerAddr::Unix { .. } => true,
+            PeerAddr::Tcp { remote, .. } => is_loopback(remote.ip()),
+        }
+    }
+}
+
+/// An IPv4 address may come as an IPv6 one on a socket for both.
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_local() {
+        let tcp = |remote: &str| {
+            Peer::new(PeerAddr::Tcp {
+                local: "127.0.0.1:1".parse().unwrap(),
+                remote: remote.parse().unwrap(),
+            })
+            .is_local()
+        };
+        assert!(tcp("127.3.2.1:9") && tcp("[::1]:9") && tcp("[::ffff:127.0.0.1]:9"));
+        assert!(!tcp("10.0.0.1:9") && !tcp("[fe80::1]:9") && !tcp("[::ffff:10.0.0.1]:9"));
+        assert!(Peer::new(PeerAddr::Unix { user: None }).is_local());
+    }
+}

@@ -1,0 +1,112 @@
+//! Sessions: what a redeemed token opened on its connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::Peer;
+use super::clock::Clock;
+use super::token::{Grant, Scope, TokenHash};
+
+/// A session on a connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) token: TokenHash,
+    pub(super) scope: Scope,
+    pub(super) streams: Arc<Semaphore>,
+    /// Calls that run or wait for their turn.
+    pub(super) calls: usize,
+    pub(super) last_used: Instant,
+    _counted: Counted,
+}
+
+/// A place among the live sessions.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+/// Allows one call to run; the next one waits until it is dropped.
+#[derive(Debug)]
+pub struct StreamPermit {
+    _stream: Option<OwnedSemaphorePermit>,
+    _running: Option<Running>,
+}
+
+/// A call that runs or waits keeps its session from idling out.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) peer: Arc<Peer>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Session {
+    pub(super) fn new(token: TokenHash, grant: Grant, now: Instant, counted: Counted) -> Self {
+        Self {
+            token,
+            scope: grant.scope,
+            streams: Arc::new(Semaphore::new(grant.streams.max(1) as usize)),
+            calls: 0,
+            last_used: now,
+            _counted: counted,
+        }
+    }
+
+    /// Another token takes over; calls that run or wait go on.
+    pub(super) fn renew(&mut self, token: TokenHash, grant: Grant) {
+        self.token = token;
+        self.scope = grant.scope;
+        self.streams = Arc::new(Semaphore::new(grant.streams.max(1) as usize));
+    }
+
+    pub(super) fn is_idle(&self, now: Instant, after: Duration) -> bool {
+        self.calls == 0 && now.saturating_duration_since(self.last_used) >= after
+    }
+}
+
+impl Counted {
+    /// A place, if there are fewer than `cap`.
+    pub(super) fn take(live: &Arc<AtomicUsize>, cap: usize) -> Option<Self> {
+        live.fetch_update(Ordering::AcqRel, Ordering::Acquire, |live| {
+            (live < cap).then_some(live + 1)
+        })
+        .is_ok()
+        .then(|| Self(Arc::clone(live)))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Running {
+    /// Ends when the session's streams are all busy and one gets free.
+    pub(super) async fn permit(self, streams: Arc<Semaphore>) -> StreamPermit {
+        StreamPermit {
+            // The semaphore is never closed.
+            _stream: streams.acquire_owned().await.ok(),
+            _running: Some(self),
+        }
+    }
+}
+
+impl StreamPermit {
+    /// For a server that asks for no token.
+    pub(super) const fn unbounded() -> Self {
+        Self {
+            _stream: None,
+            _running: None,
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(session) = self.peer.session.lock().as_mut() {
+            session.calls = session.calls.saturating_sub(1);
+            session.last_used = self.clock.now();
+        }
+    }
+}
