@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
-use crate::{completions, doctor, hash};
+use crate::{completions, doctor, gc, has, hash, rm, stat, verify};
 
 /// A content-addressed store: put files in, get them back by their digest
 ///
@@ -44,7 +44,12 @@ pub(crate) struct GlobalArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    Has(has::HasArgs),
     Hash(hash::HashArgs),
+    Stat(stat::StatArgs),
+    Rm(rm::RmArgs),
+    Verify(verify::VerifyArgs),
+    Gc(gc::GcArgs),
     Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
 }

@@ -27,5 +27,7 @@ pub(crate) async fn connect_to(config: &ClientConfig) -> Result<Client, Failure>
     };
     Client::connect(&config.server.value, options)
         .await
-        .map_err(|error| Failure::from(error).context(format!("connecting to {}", config.server.value)))
+        .map_err(|error| {
+            Failure::from(error).context(format!("connecting to {}", config.server.value))
+        })
 }

@@ -96,7 +96,9 @@ mod tests {
     #[test]
     fn presence_follows_the_order_with_duplicates() {
         let [a, b, c] = [b"a", b"b", b"c"].map(|bytes| zako_digest::hash::bytes(bytes));
-        let found: Vec<_> = presence(&[a, b, a, c], &[a, a]).map(|(_, here)| here).collect();
+        let found: Vec<_> = presence(&[a, b, a, c], &[a, a])
+            .map(|(_, here)| here)
+            .collect();
         assert_eq!(found, [false, true, false, true]);
     }
 }

@@ -11,7 +11,7 @@ use zako_core::store::LocalStore;
 use crate::config::{ClientKeys, Layers, ServerConfig, ServerKeys};
 use crate::connect::connect;
 use crate::failure::Failure;
-use crate::serve::open_store;
+use crate::local_store::open_store;
 
 /// Where the store is.
 #[derive(Args, Debug)]
@@ -41,9 +41,10 @@ impl Keeper {
                 opened: None,
             });
         };
-        // Opening a folder creates a store in it, which is not what was asked for.
-        if let Err(error) = std::fs::metadata(&data) {
-            return Err(Failure::io("opening the store", &data, &error));
+        // Opening a folder would make a store of it, which is not what was asked for.
+        if let Err(error) = std::fs::metadata(data.join("zako.store")) {
+            return Err(Failure::io("opening the store", &data, &error)
+                .advise("Name the folder that `zako serve` had as --data."));
         }
         let keys = ServerKeys {
             data: Some(data),

@@ -3,12 +3,24 @@
 mod args;
 mod completions;
 mod config;
+mod connect;
+mod digests;
 mod disk;
 mod doctor;
 mod failure;
+mod gc;
+mod has;
 mod hash;
+mod interrupt;
+mod keeper;
+mod local_store;
 mod output;
+mod progress;
 mod quantity;
+mod rm;
+mod spool;
+mod stat;
+mod verify;
 mod walk;
 
 use std::process::ExitCode;
@@ -19,6 +31,7 @@ use clap::error::ErrorKind;
 use args::{Cli, GlobalArgs, Verb};
 use config::{ConfigFile, Layers};
 use failure::{Exit, Failure};
+use interrupt::until_interrupted;
 use output::Output;
 
 fn main() -> ExitCode {
@@ -53,7 +66,12 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     match cli.verb {
         Verb::Completions(_) => Ok(()),
         Verb::Hash(args) => hash::run(&args, output),
-        Verb::Doctor(args) => block_on(doctor::run(args, &layers, output))?,
+        Verb::Has(args) => block_on(until_interrupted(has::run(args, &layers, output))),
+        Verb::Stat(args) => block_on(until_interrupted(stat::run(args, &layers, output))),
+        Verb::Rm(args) => block_on(until_interrupted(rm::run(args, &layers, output))),
+        Verb::Verify(args) => block_on(until_interrupted(verify::run(args, &layers, output))),
+        Verb::Gc(args) => block_on(until_interrupted(gc::run(args, &layers, output))),
+        Verb::Doctor(args) => block_on(until_interrupted(doctor::run(args, &layers, output))),
     }
 }
 
@@ -67,15 +85,15 @@ fn usage(error: &clap::Error) -> ExitCode {
     }
 }
 
-fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
+fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("starting threads: {error}")))?;
-    let outcome = runtime.block_on(future);
+    let outcome = runtime.block_on(verb);
     // A read of stdin that nobody waits for any more must not hold the exit up.
     runtime.shutdown_background();
-    Ok(outcome)
+    outcome
 }
 
 fn start_log(global: &GlobalArgs, default: &str) -> Result<(), Failure> {

@@ -9,15 +9,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
-use zako_core::store::{Durability, LocalStore, StoreOptions, VerifyOnRead};
+use zako_core::store::LocalStore;
 
-use crate::config::{
-    DurabilityChoice, Layers, MaintenanceChoice, ServerConfig, ServerKeys, VerifyChoice,
-};
-use crate::disk;
+use crate::config::{Layers, MaintenanceChoice, ServerConfig, ServerKeys};
 use crate::failure::{Exit, Failure};
+use crate::local_store::open_store;
 use crate::output::Output;
-use crate::quantity::{MaxSize, Rate};
 
 /// Serve a store
 ///
@@ -97,52 +94,6 @@ async fn serve(
             format!("{name} again: ended with transfers in flight, which are parked"),
         )),
     }
-}
-
-/// Opens the store of a configuration, creating it if there is none.
-///
-/// # Errors
-/// The folder can't be used, is locked, or has an unknown format.
-pub(crate) async fn open_store(config: &ServerConfig) -> Result<LocalStore, Failure> {
-    let data = &config.data.value.0;
-    std::fs::create_dir_all(data)
-        .map_err(|error| Failure::io("creating the data folder", data, &error))?;
-    let options = store_options(config)?;
-    LocalStore::open(data, options)
-        .await
-        .map_err(|error| Failure::from(error).context("opening the store"))
-}
-
-fn store_options(config: &ServerConfig) -> Result<StoreOptions, Failure> {
-    let data = &config.data.value.0;
-    let max_bytes = match config.max_size.value {
-        MaxSize::Bytes(size) => size.0,
-        share @ MaxSize::Percent(_) => {
-            let disk = disk::of(data)
-                .map_err(|error| Failure::io("asking for the free space at", data, &error))?;
-            disk::cap(share, data, &disk)
-        }
-    };
-    let mut options = StoreOptions::default();
-    options.max_bytes = Some(max_bytes);
-    options.durability = match config.durability.value {
-        DurabilityChoice::Immediate => Durability::Immediate,
-        DurabilityChoice::Interval(period) => Durability::Interval(period.0),
-        DurabilityChoice::None => Durability::None,
-    };
-    options.verify_on_read = match config.verify_on_read.value {
-        VerifyChoice::Never => VerifyOnRead::Never,
-        VerifyChoice::First => VerifyOnRead::First,
-        VerifyChoice::Always => VerifyOnRead::Always,
-    };
-    options.lease = config.lease.value.0;
-    options.max_lease = options.max_lease.max(options.lease);
-    options.partial_ttl = config.partial_ttl.value.0;
-    options.scrub_rate = match config.scrub_rate.value {
-        Rate::Off => None,
-        Rate::BytesPerSecond(size) => Some(size.0),
-    };
-    Ok(options)
 }
 
 fn server_options(config: &ServerConfig) -> ServerOptions {

@@ -104,8 +104,10 @@ fn tell(report: &VerifyReport, output: &mut Output) -> Result<(), Failure> {
     }
     if summary.unreadable > 0 {
         let found = plural(summary.unreadable, "blob");
-        return Err(Failure::new(Exit::Failed, format!("could not read {found}"))
-            .advise("Nothing was dropped: check the disk (dmesg, smartctl) and verify again."));
+        return Err(
+            Failure::new(Exit::Failed, format!("could not read {found}"))
+                .advise("Nothing was dropped: check the disk (dmesg, smartctl) and verify again."),
+        );
     }
     Ok(())
 }

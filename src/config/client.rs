@@ -5,16 +5,17 @@ use std::str::FromStr;
 
 use clap::Args;
 use serde::Deserialize;
+use zako_core::client::ServerUrl;
 
 use super::layers::from_text;
-use super::{Layers, ServerUrl, Setting};
+use super::{Layers, Setting};
 use crate::failure::{Exit, Failure};
 
 /// The client's keys: flags, and the table `[client]` of `zako.toml`.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 pub(crate) struct ClientKeys {
-    /// The server: http://HOST:PORT, https://HOST:PORT or unix:/PATH
+    /// The server: http://HOST:PORT or unix:/PATH
     /// [env: ZAKO_SERVER] [default: http://127.0.0.1:7420]
     #[arg(long, value_name = "URL", help_heading = "Server")]
     #[serde(deserialize_with = "from_text")]
@@ -42,9 +43,6 @@ pub(crate) struct ClientConfig {
     pub(crate) transport: Setting<TransportChoice>,
 }
 
-/// Where the client verbs go when nothing is configured.
-const DEFAULT_SERVER: &str = "http://127.0.0.1:7420";
-
 impl ClientConfig {
     pub(super) const KEYS: &[&str] = &["server", "transport"];
 
@@ -52,11 +50,8 @@ impl ClientConfig {
     /// A variable's value can't be read.
     pub(crate) fn resolve(flags: ClientKeys, layers: &Layers<'_>) -> Result<Self, Failure> {
         let file = layers.file().client().clone();
-        let default = DEFAULT_SERVER
-            .parse()
-            .map_err(|error| Failure::usage(format!("{DEFAULT_SERVER}: {error}")))?;
         Ok(Self {
-            server: layers.pick("server", flags.server, file.server, default)?,
+            server: layers.pick("server", flags.server, file.server, ServerUrl::default())?,
             transport: layers.pick(
                 "transport",
                 flags.transport,

@@ -9,7 +9,8 @@ mod server;
 pub(crate) use client::{ClientConfig, ClientKeys, TransportChoice};
 pub(crate) use file::ConfigFile;
 pub(crate) use layers::{Layers, Origin, Setting, is_known_variable};
-pub(crate) use server::{ServerConfig, ServerKeys};
+pub(crate) use server::{
+    DurabilityChoice, MaintenanceChoice, ServerConfig, ServerKeys, VerifyChoice,
+};
 
 pub(crate) type ListenAddr = String;
-pub(crate) type ServerUrl = String;

@@ -14,7 +14,7 @@ const WANTED_FREE: u64 = 1 << 30;
 
 pub(super) fn checks(config: &ServerConfig) -> Vec<Check> {
     let data = &config.data.value.0;
-    let mut checks = vec![folder(data)];
+    let mut checks = vec![folder(data), lock(data)];
     let Some(place) = existing(data) else {
         return checks;
     };
@@ -41,6 +41,11 @@ fn folder(data: &Path) -> Check {
             NAME,
             format!("{shown} is not a folder"),
             "Name a folder with --data DIR.",
+        ),
+        Ok(_) if is_something_else(data) => Check::broken(
+            NAME,
+            format!("{shown} has other things in it and is no store"),
+            "Name an empty or a new folder with --data DIR.",
         ),
         Ok(_) => match tempfile::tempfile_in(data) {
             Ok(_) => Check::ok(NAME, format!("{shown} is writable")),
@@ -70,6 +75,58 @@ fn folder(data: &Path) -> Check {
             format!("{shown}: {error}"),
             "Name a folder that this user may enter with --data DIR.",
         ),
+    }
+}
+
+fn is_something_else(data: &Path) -> bool {
+    let mut names = fs::read_dir(data)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.file_name()));
+    !data.join("zako.store").exists() && names.any(|name| name != "lock" && name != "lost+found")
+}
+
+/// Which process has the store open.
+fn lock(data: &Path) -> Check {
+    const NAME: &str = "store lock";
+    let path = data.join("lock");
+    let file = match fs::File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Check::ok(NAME, "there is no store yet");
+        }
+        Err(error) => {
+            return Check::warning(
+                NAME,
+                format!("{}: {error}", path.display()),
+                "Run this as the user that owns the store.",
+            );
+        }
+    };
+    // Shared and let go of at once: a server that starts meanwhile is not refused
+    // for longer than this takes.
+    match file.try_lock_shared() {
+        Ok(()) => Check::ok(NAME, "free: no server runs on the store"),
+        Err(fs::TryLockError::WouldBlock) => {
+            let holder = fs::read_to_string(&path).unwrap_or_default();
+            Check::ok(NAME, format!("in use by {}", process(holder.trim())))
+        }
+        Err(fs::TryLockError::Error(error)) => Check::warning(
+            NAME,
+            format!("{}: {error}", path.display()),
+            "The file system doesn't support locks: take care that only one server runs on it.",
+        ),
+    }
+}
+
+/// A process as a person knows it; `id` is what the lock's file says.
+fn process(id: &str) -> String {
+    let Ok(id) = id.parse::<u32>() else {
+        return "another process".to_owned();
+    };
+    match fs::read_to_string(format!("/proc/{id}/comm")) {
+        Ok(name) => format!("process {id} ({})", name.trim()),
+        Err(_) => format!("process {id}"),
     }
 }
 
