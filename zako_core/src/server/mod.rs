@@ -1,1 +1,92 @@
-//! server
+//! The server: the services of `zako.v1` over a store.
+//!
+//! [`Server::bind`] takes the address, [`BoundServer::serve`] answers calls until
+//! it is told to stop. The bulk calls go past generated code
+//! ([`transport::grpc`](crate::transport::grpc)); all others are tonic's.
+
+mod batch;
+mod body;
+mod cas;
+mod connection;
+mod deadline;
+mod download;
+mod gated;
+mod listen;
+mod options;
+mod preface;
+mod resource;
+mod serve;
+mod status;
+mod store;
+mod transport;
+mod upload;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use listen::{ListenAddr, ParseListenAddrError};
+pub use options::{MaintenanceAccess, ServerOptions};
+pub use serve::BoundServer;
+pub use status::to_status;
+
+use crate::cas::{Cas, Maintain, Result};
+use crate::negotiate::{Clock, SystemClock};
+
+/// A server that is not listening yet.
+pub struct Server {
+    cas: Arc<dyn Cas>,
+    maintain: Option<Arc<dyn Maintain>>,
+    clock: Arc<dyn Clock>,
+    options: ServerOptions,
+}
+
+impl Server {
+    /// A server over this store.
+    pub fn new(cas: Arc<dyn Cas>, options: ServerOptions) -> Self {
+        Self {
+            cas,
+            maintain: None,
+            clock: Arc::new(SystemClock),
+            options,
+        }
+    }
+
+    /// Offers the maintenance of the store too, to callers that
+    /// [`ServerOptions::maintenance`] trusts.
+    #[must_use]
+    pub fn with_maintenance(mut self, maintain: Arc<dyn Maintain>) -> Self {
+        self.maintain = Some(maintain);
+        self
+    }
+
+    /// Lets tokens and sessions age by this clock.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Takes the address. Connections queue up until [`BoundServer::serve`] runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if the address can't be taken.
+    pub async fn bind(self, addr: &ListenAddr) -> Result<BoundServer> {
+        let listener = listen::Listener::bind(addr).await?;
+        Ok(BoundServer::new(
+            listener,
+            self.cas,
+            self.maintain,
+            self.clock,
+            self.options,
+        ))
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("cas", &self.cas)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}

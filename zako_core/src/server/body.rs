@@ -1,0 +1,143 @@
+//! Reading a request's body, and noticing when nothing comes.
+
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::deadline;
+
+/// A request's body with all that may end the call while it is awaited.
+pub(super) struct RequestBody {
+    body: Body,
+    idle: Duration,
+    /// When something that counts came last.
+    progress: Instant,
+    idle_timer: Pin<Box<Sleep>>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    abort: CancellationToken,
+}
+
+/// Why no more of a body comes before its end.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// The peer went away or gave the call up.
+    Gone(Status),
+    /// Nothing that counts came for too long.
+    Stalled,
+    /// The caller's deadline passed.
+    Deadline,
+    /// The server shuts down.
+    Shutdown,
+}
+
+impl RequestBody {
+    pub(super) fn new(
+        body: Body,
+        idle: Duration,
+        deadline: Option<Instant>,
+        abort: CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            body,
+            idle,
+            progress: now,
+            idle_timer: Box::pin(tokio::time::sleep_until(now + idle)),
+            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            abort,
+        }
+    }
+
+    /// The next bytes; `None` at the end of the stream.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        let Self {
+            body,
+            idle,
+            progress,
+            idle_timer,
+            deadline,
+            abort,
+        } = self;
+        let mut cancelled = pin!(abort.cancelled());
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut cancelled => return Err(Broken::Shutdown),
+                () = passed(deadline) => return Err(Broken::Deadline),
+                () = idle_timer.as_mut() => {
+                    // Set again only when it fires, not for every frame.
+                    let due = *progress + *idle;
+                    if due <= Instant::now() {
+                        return Err(Broken::Stalled);
+                    }
+                    idle_timer.as_mut().reset(due);
+                }
+                frame = body.frame() => match frame {
+                    None => return Ok(None),
+                    Some(Err(status)) => return Err(Broken::Gone(status)),
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Ok(Some(data));
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Says that something came which counts.
+    pub(super) fn progressed(&mut self) {
+        self.progress = Instant::now();
+    }
+
+    /// A whole body of at most `limit` bytes.
+    pub(super) async fn whole(&mut self, limit: usize) -> Result<Bytes, Status> {
+        let within = |length: usize| {
+            if length > limit {
+                return Err(Status::resource_exhausted(format!(
+                    "the request is longer than the {limit} bytes that are allowed here"
+                )));
+            }
+            Ok(())
+        };
+        let Some(first) = self.next().await? else {
+            return Ok(Bytes::new());
+        };
+        within(first.len())?;
+        let Some(second) = self.next().await? else {
+            return Ok(first);
+        };
+        let mut whole = BytesMut::from(first);
+        let mut next = Some(second);
+        while let Some(data) = next {
+            within(whole.len() + data.len())?;
+            whole.extend_from_slice(&data);
+            next = self.next().await?;
+        }
+        Ok(whole.freeze())
+    }
+}
+
+async fn passed(deadline: &mut Option<Pin<Box<Sleep>>>) {
+    match deadline {
+        Some(deadline) => deadline.as_mut().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl From<Broken> for Status {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Gone(status) => Self::cancelled(format!("the call broke off: {status}")),
+            Broken::Stalled => Self::deadline_exceeded("nothing was sent for too long"),
+            Broken::Deadline => deadline::exceeded(),
+            Broken::Shutdown => Self::unavailable("the server shuts down"),
+        }
+    }
+}

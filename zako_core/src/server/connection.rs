@@ -1,0 +1,145 @@
+//! One connection: HTTP/2 with bounds, and the calls on it.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tower_service::Service;
+
+use super::body::RequestBody;
+use super::deadline;
+use super::listen::Stream;
+use super::options::ServerOptions;
+use super::preface::Greeted;
+use super::transport::TransportService;
+use crate::cas::{Cas, Maintain};
+use crate::negotiate::{Gate, Peer, PeerAddr};
+use crate::transport::grpc::DecodeLimits;
+
+/// What all calls of a server share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) cas: Arc<dyn Cas>,
+    pub(super) maintain: Option<Arc<dyn Maintain>>,
+    pub(super) gate: Gate,
+    pub(super) options: ServerOptions,
+    pub(super) began: Instant,
+    /// Uploads that run.
+    pub(super) uploads: TaskTracker,
+    /// No new calls.
+    pub(super) stop: CancellationToken,
+    /// Uploads are parked.
+    pub(super) park: CancellationToken,
+    /// Connections are cut.
+    pub(super) cut: CancellationToken,
+}
+
+impl Shared {
+    pub(super) fn request_body(
+        &self,
+        body: Body,
+        deadline: Option<tokio::time::Instant>,
+    ) -> RequestBody {
+        let idle = self.options.upload_idle_timeout;
+        RequestBody::new(body, idle, deadline, self.park.clone())
+    }
+
+    pub(super) fn decode_limits(&self) -> DecodeLimits {
+        DecodeLimits {
+            message: self.options.max_message_bytes,
+            ..DecodeLimits::default()
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, addr: PeerAddr) {
+    let peer = Peer::new(addr);
+    let service = {
+        let peer = Arc::clone(&peer);
+        service_fn(move |request| answer(routes.clone(), Arc::clone(&peer), request))
+    };
+    let (stream, greeted) = Greeted::new(stream);
+    let mut connection =
+        pin!(http2_settings(&shared.options).serve_connection(TokioIo::new(stream), service));
+    let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
+    let (mut watching, mut stopping) = (true, false);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(peer = ?peer.addr(), %error, "a connection broke");
+                }
+                return;
+            }
+            () = &mut handshake, if watching => {
+                if !greeted.load(Ordering::Relaxed) {
+                    tracing::debug!(peer = ?peer.addr(), "a connection did not begin with HTTP/2");
+                    return;
+                }
+                watching = false;
+            }
+            () = shared.stop.cancelled(), if !stopping => {
+                connection.as_mut().graceful_shutdown();
+                stopping = true;
+            }
+            () = shared.cut.cancelled() => return,
+        }
+    }
+}
+
+fn http2_settings(options: &ServerOptions) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(options.stream_window_bytes)
+        .initial_connection_window_size(options.connection_window_bytes)
+        .max_frame_size(options.max_frame_bytes)
+        .max_concurrent_streams(options.max_streams_per_connection)
+        .max_header_list_size(options.max_header_bytes)
+        .keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .auto_date_header(false);
+    builder
+}
+
+async fn answer(
+    mut routes: Routes,
+    peer: Arc<Peer>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    request.extensions_mut().insert(peer);
+    // The bulk calls mind their deadlines themselves: theirs go on after the head
+    // of the answer, and an upload is parked.
+    let own = request
+        .uri()
+        .path()
+        .strip_prefix('/')
+        .and_then(|path| path.strip_prefix(TransportService::NAME))
+        .is_some_and(|method| method.starts_with('/'));
+    let deadline = match deadline::deadline(request.headers()) {
+        _ if own => None,
+        Ok(deadline) => deadline,
+        Err(status) => return Ok(status.into_http()),
+    };
+    let answer = routes.call(request);
+    match deadline {
+        None => answer.await,
+        Some(at) => tokio::time::timeout_at(at, answer)
+            .await
+            .unwrap_or_else(|_| Ok(Status::into_http(deadline::exceeded()))),
+    }
+}

@@ -1,0 +1,133 @@
+//! The answer to a Download: the blob's own bytes between a few of framing.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep};
+use tonic::{Code, Status};
+
+use super::connection::Shared;
+use super::deadline;
+use super::status::to_status;
+use super::transport::trailers;
+use crate::cas::{Blob, CasError, ErrorKind};
+use crate::negotiate::StreamPermit;
+use crate::transport::grpc::frame::{Framer, PayloadField};
+
+/// Yields a prefix and a payload for each message, and trailers at the end. Reads
+/// the next step of the blob when the last one is on its way.
+pub(super) struct DownloadBody {
+    blob: Blob,
+    framer: Framer,
+    /// The part of the last step that is not framed yet.
+    step: Bytes,
+    /// Belongs to the prefix that was yielded last.
+    payload: Option<Bytes>,
+    /// What the blob has yet to give.
+    left: u64,
+    asked: Option<std::time::Instant>,
+    deadline: Option<Pin<Box<Sleep>>>,
+    shared: Arc<Shared>,
+    /// Given back as soon as the last frame is taken.
+    permit: Option<StreamPermit>,
+}
+
+impl DownloadBody {
+    pub(super) fn new(
+        blob: Blob,
+        permit: StreamPermit,
+        shared: Arc<Shared>,
+        deadline: Option<Instant>,
+    ) -> Self {
+        Self {
+            left: blob.len(),
+            blob,
+            framer: Framer::new(PayloadField::Data, shared.options.download_message_bytes),
+            step: Bytes::new(),
+            payload: None,
+            asked: None,
+            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            shared,
+            permit: Some(permit),
+        }
+    }
+
+    fn end(&mut self, status: &Status) -> Frame<Bytes> {
+        self.permit = None;
+        Frame::trailers(trailers(status))
+    }
+
+    /// The next step; `None` at the end of the blob.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Status>> {
+        let asked = *self.asked.get_or_insert_with(std::time::Instant::now);
+        let Poll::Ready(step) = self.blob.poll_next_unpin(cx) else {
+            return Poll::Pending;
+        };
+        self.asked = None;
+        let step = match step {
+            Some(Ok(step)) => step,
+            Some(Err(error)) => return Poll::Ready(Err(to_status(&error))),
+            None if self.left == 0 => return Poll::Ready(Ok(None)),
+            None => return Poll::Ready(Err(to_status(&self.wrong_length("fewer")))),
+        };
+        let time = &self.shared.gate.service_time();
+        time.record(step.len(), asked.elapsed());
+        Poll::Ready(match self.left.checked_sub(step.len() as u64) {
+            Some(left) => {
+                self.left = left;
+                Ok(Some(step))
+            }
+            None => Err(to_status(&self.wrong_length("more"))),
+        })
+    }
+
+    fn wrong_length(&self, how: &str) -> CasError {
+        let message = format!("the store gave {how} bytes than the blob has");
+        CasError::new(ErrorKind::Internal, message).with_digest(*self.blob.digest())
+    }
+}
+
+impl Body for DownloadBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        if let Some(payload) = this.payload.take() {
+            return Poll::Ready(Some(Ok(Frame::data(payload))));
+        }
+        if this.permit.is_none() {
+            return Poll::Ready(None);
+        }
+        if let Some(timer) = &mut this.deadline
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Ok(this.end(&deadline::exceeded()))));
+        }
+        loop {
+            if let Some(frame) = this.framer.next_frame(&mut this.step) {
+                this.payload = Some(frame.payload);
+                return Poll::Ready(Some(Ok(Frame::data(frame.prefix))));
+            }
+            match this.poll_step(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(Some(step))) => this.step = step,
+                Poll::Ready(Ok(None)) => {
+                    return Poll::Ready(Some(Ok(this.end(&Status::new(Code::Ok, "")))));
+                }
+                Poll::Ready(Err(status)) => return Poll::Ready(Some(Ok(this.end(&status)))),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.permit.is_none() && self.payload.is_none()
+    }
+}

@@ -1,0 +1,202 @@
+//! Accepting connections, and ending well.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+use zako_protobuf::batch::batch_server::BatchServer;
+use zako_protobuf::cas::content_addressable_storage_server::ContentAddressableStorageServer;
+use zako_protobuf::store::store_server::StoreServer;
+
+use super::batch::BatchService;
+use super::cas::CasService;
+use super::connection::{self, Shared};
+use super::gated::Gated;
+use super::listen::{ListenAddr, Listener};
+use super::options::ServerOptions;
+use super::store::StoreService;
+use super::transport::TransportService;
+use crate::cas::{Cas, CasError, ErrorKind, Maintain, Result};
+use crate::negotiate::{Clock, Gate};
+
+/// How long uploads may take to be parked, and connections to say so.
+const PARK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long to wait when the system has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A server that has its address.
+pub struct BoundServer {
+    listener: Listener,
+    shared: Arc<Shared>,
+}
+
+impl BoundServer {
+    pub(super) fn new(
+        listener: Listener,
+        cas: Arc<dyn Cas>,
+        maintain: Option<Arc<dyn Maintain>>,
+        clock: Arc<dyn Clock>,
+        options: ServerOptions,
+    ) -> Self {
+        Self {
+            listener,
+            shared: Arc::new(Shared {
+                cas,
+                maintain,
+                gate: Gate::new(options.gate_limits(), clock),
+                options,
+                began: Instant::now(),
+                uploads: TaskTracker::new(),
+                stop: CancellationToken::new(),
+                park: CancellationToken::new(),
+                cut: CancellationToken::new(),
+            }),
+        }
+    }
+
+    /// The address that it has: with the real port where 0 was asked for.
+    pub fn local_addr(&self) -> &ListenAddr {
+        self.listener.addr()
+    }
+
+    /// Answers calls until `shutdown` is ready. Then takes no more connections and
+    /// calls, lets those that run end within [`ServerOptions::drain_timeout`], parks
+    /// the uploads that are left, and cuts the rest.
+    ///
+    /// Dropping the future cuts all connections; uploads park then as far as a drop
+    /// of their writers can.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`] if a service can't be set up.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
+        let Self { listener, shared } = self;
+        let (health, routes) = routes(&shared).await?;
+        let connections = TaskTracker::new();
+        let _cut = shared.cut.clone().drop_guard();
+        let _park = shared.park.clone().drop_guard();
+
+        accept(&listener, &shared, &routes, &connections, shutdown).await;
+        // Closes the socket: a peer that connects now is refused, not left waiting.
+        drop(listener);
+
+        tracing::debug!(connections = connections.len(), "draining");
+        set_serving(&health, false).await;
+        shared.stop.cancel();
+        connections.close();
+        let drain = shared.options.drain_timeout;
+        if tokio::time::timeout(drain, connections.wait())
+            .await
+            .is_ok()
+        {
+            shared.uploads.close();
+            let _ = tokio::time::timeout(PARK_TIMEOUT, shared.uploads.wait()).await;
+            return Ok(());
+        }
+        shared.park.cancel();
+        shared.uploads.close();
+        let parked = async {
+            shared.uploads.wait().await;
+            // The answers of the parked uploads are on their way.
+            let _ = tokio::time::timeout(PARK_TIMEOUT / 10, connections.wait()).await;
+        };
+        if tokio::time::timeout(PARK_TIMEOUT, parked).await.is_err() {
+            tracing::warn!("uploads were still being parked when the server ended");
+        }
+        shared.cut.cancel();
+        connections.wait().await;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for BoundServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundServer")
+            .field("addr", self.listener.addr())
+            .field("cas", &self.shared.cas)
+            .finish_non_exhaustive()
+    }
+}
+
+async fn accept(
+    listener: &Listener,
+    shared: &Arc<Shared>,
+    routes: &Routes,
+    connections: &TaskTracker,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut shutdown => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, addr)) => {
+                if connections.len() >= shared.options.max_connections {
+                    tracing::warn!(peer = ?addr, "refused: too many connections");
+                    continue;
+                }
+                let (shared, routes) = (Arc::clone(shared), routes.clone());
+                connections.spawn(connection::serve(shared, routes, stream, addr));
+            }
+            Err(error) => {
+                // A peer that left early, or no descriptors: neither ends the server.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
+    let limit = shared.options.max_request_bytes;
+    let cas = ContentAddressableStorageServer::new(CasService::new(Arc::clone(shared)))
+        .max_decoding_message_size(limit);
+    let store =
+        StoreServer::new(StoreService::new(Arc::clone(shared))).max_decoding_message_size(limit);
+    let batch = BatchServer::new(BatchService::new(Arc::clone(shared)))
+        .max_decoding_message_size(BatchService::MAX_MESSAGE)
+        .max_encoding_message_size(usize::MAX);
+
+    let (health, health_service) = tonic_health::server::health_reporter();
+    set_serving(&health, true).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(zako_protobuf::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let broken = |error: tonic_reflection::server::Error| {
+        CasError::new(ErrorKind::Internal, "reflection can't be set up").with_source(error)
+    };
+    let routes = Routes::new(TransportService::new(Arc::clone(shared)))
+        .add_service(cas)
+        .add_service(Gated::new(store, Arc::clone(shared)))
+        .add_service(Gated::new(batch, Arc::clone(shared)))
+        .add_service(health_service)
+        .add_service(reflection().build_v1().map_err(broken)?)
+        .add_service(reflection().build_v1alpha().map_err(broken)?)
+        .prepare();
+    Ok((health, routes))
+}
+
+async fn set_serving(health: &HealthReporter, serving: bool) {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    let status = if serving { Serving } else { NotServing };
+    for service in [
+        "",
+        "zako.v1.cas.ContentAddressableStorage",
+        "zako.v1.transport.Transport",
+        "zako.v1.batch.Batch",
+        "zako.v1.store.Store",
+    ] {
+        health.set_service_status(service, status).await;
+    }
+}
