@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
-use crate::{completions, doctor, gc, has, hash, rm, stat, verify};
+use crate::{completions, doctor, gc, get, has, hash, put, rm, serve, stat, verify};
 
 /// A content-addressed store: put files in, get them back by their digest
 ///
@@ -44,6 +44,9 @@ pub(crate) struct GlobalArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    Serve(serve::ServeArgs),
+    Put(put::PutArgs),
+    Get(get::GetArgs),
     Has(has::HasArgs),
     Hash(hash::HashArgs),
     Stat(stat::StatArgs),

@@ -1,6 +1,7 @@
 //! Reaching the configured server.
 
 use zako_core::client::{Client, ClientOptions, TransportChoice as Road};
+use zako_core::transfer::TransferOptions;
 
 use crate::config::{ClientConfig, ClientKeys, Layers, TransportChoice};
 use crate::failure::Failure;
@@ -25,9 +26,12 @@ pub(crate) async fn connect_to(config: &ClientConfig) -> Result<Client, Failure>
         TransportChoice::Grpc => Road::Grpc,
         TransportChoice::Auto | TransportChoice::Rdma => Road::Auto,
     };
-    Client::connect(&config.server.value, options)
-        .await
-        .map_err(|error| {
-            Failure::from(error).context(format!("connecting to {}", config.server.value))
-        })
+    Ok(Client::connect(&config.server.value, options).await?)
+}
+
+/// How to move blobs to and from this server.
+pub(crate) fn transfer_options(client: &Client) -> TransferOptions {
+    let mut options = TransferOptions::default();
+    options.concurrency = client.recommended_concurrency();
+    options
 }

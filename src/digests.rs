@@ -1,9 +1,12 @@
 //! Digests on the command line and on stdin.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::io::{self, BufRead};
 use std::path::Path;
 use std::str::FromStr;
 
+use serde::Serialize;
 use zako_core::Digest;
 
 use crate::failure::Failure;
@@ -13,6 +16,13 @@ use crate::failure::Failure;
 pub(crate) enum DigestArg {
     Digest(Digest),
     Stdin,
+}
+
+/// A digest and the path it was made of, as `hash` and `put` print them.
+#[derive(Serialize)]
+pub(crate) struct Named<'a> {
+    digest: String,
+    path: Cow<'a, str>,
 }
 
 /// The longest line of stdin that is looked at, in bytes.
@@ -54,6 +64,21 @@ fn read(mut lines: impl BufRead, digests: &mut Vec<Digest>) -> Result<(), Failur
         }
     }
     Ok(())
+}
+
+impl<'a> Named<'a> {
+    pub(crate) fn new(digest: &Digest, path: &'a Path) -> Self {
+        Self {
+            digest: digest.to_string(),
+            path: path.to_string_lossy(),
+        }
+    }
+}
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {}", self.digest, self.path)
+    }
 }
 
 impl FromStr for DigestArg {

@@ -7,6 +7,8 @@ use std::path::Path;
 use serde::Serialize;
 use zako_core::cas::{CasError, ErrorKind};
 
+use crate::output::report;
+
 /// The exit codes, as `zako --help` and the README list them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -49,6 +51,13 @@ pub(crate) struct Failure {
     exit: Exit,
     message: String,
     advice: Option<String>,
+}
+
+/// The failures of a verb that goes on past them: the first becomes the verb's
+/// own, the others are reported as they come.
+pub(crate) struct Failures {
+    json: bool,
+    first: Option<Failure>,
 }
 
 #[derive(Serialize)]
@@ -127,6 +136,25 @@ impl Failure {
         };
         // Strings and a number always serialise.
         serde_json::to_string(&record).unwrap_or_default()
+    }
+}
+
+impl Failures {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json, first: None }
+    }
+
+    pub(crate) fn add(&mut self, failure: Failure) {
+        match &self.first {
+            None => self.first = Some(failure),
+            Some(_) => report(&failure, self.json),
+        }
+    }
+
+    /// # Errors
+    /// The first failure.
+    pub(crate) fn into_result(self) -> Result<(), Failure> {
+        self.first.map_or(Ok(()), Err)
     }
 }
 

@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use clap::Args;
@@ -13,15 +12,14 @@ use futures::StreamExt;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 use zako_core::cas::{Blob, Cas};
-use zako_core::{BlobRange, Digest, tree};
+use zako_core::{BlobRange, Digest};
 
 use crate::config::{ClientKeys, Layers};
 use crate::connect::connect;
 use crate::failure::Failure;
 use crate::hash::is_stdin as is_stdout;
-use crate::output::{Output, note};
+use crate::output::Output;
 use crate::progress::Bar;
-use crate::quantity::{bytes, plural, rate, took};
 
 /// Get a blob, or restore a tree
 ///
@@ -63,9 +61,15 @@ struct Got<'a> {
 enum Sink {
     Stdout,
     /// Becomes `path` when it is complete.
-    New { file: NamedTempFile, path: PathBuf },
+    New {
+        file: NamedTempFile,
+        path: PathBuf,
+    },
     /// Something that is no regular file (a pipe, a device) is written to as it is.
-    Existing { file: File, path: PathBuf },
+    Existing {
+        file: File,
+        path: PathBuf,
+    },
 }
 
 pub(crate) async fn run(
@@ -78,16 +82,6 @@ pub(crate) async fn run(
     let range = args.range.unwrap_or(BlobRange::FULL);
     let mut blob = client.fetch(&args.digest, range).await?;
     let first = blob.next().await.transpose()?;
-
-    let may_be_tree = !args.raw && args.range.is_none();
-    if may_be_tree && first.as_deref().is_some_and(tree::is_tree) {
-        drop(blob);
-        let Some(path) = path else {
-            return Err(Failure::usage(format!("{} is a tree", args.digest))
-                .advise("Restore it with -o PATH, or write the blob itself with --raw."));
-        };
-        return restore(&client, args.digest, path, output).await;
-    }
 
     let mut sink = Sink::open(path)?;
     let bar = Bar::bytes("getting", output);
@@ -179,5 +173,11 @@ impl Sink {
                 .map(drop)
                 .map_err(|error| Failure::io("creating", &path, &error.error)),
         }
+    }
+}
+
+impl fmt::Display for Got<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {}", self.digest, self.path)
     }
 }

@@ -1,6 +1,5 @@
 //! `zako hash`: digests without a store.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -8,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use clap::Args;
-use serde::Serialize;
 use zako_core::Digest;
 use zako_digest::hash::Hasher;
 
-use crate::failure::Failure;
-use crate::output::{Output, report};
+use crate::digests::Named;
+use crate::failure::{Failure, Failures};
+use crate::output::Output;
 use crate::walk::walk;
 
 /// Print the digests of files, without a server
@@ -24,12 +23,6 @@ pub(crate) struct HashArgs {
     paths: Vec<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Hashed<'a> {
-    digest: String,
-    path: &'a str,
-}
-
 /// Read at once when one file is hashed by all cores.
 const PARALLEL_STEP: usize = 4 << 20;
 
@@ -37,11 +30,7 @@ const PARALLEL_STEP: usize = 4 << 20;
 pub(crate) const STDIN: &str = "-";
 
 pub(crate) fn run(args: &HashArgs, output: &mut Output) -> Result<(), Failure> {
-    let mut first_failure = None;
-    let mut failed = |failure: Failure, json| match &first_failure {
-        None => first_failure = Some(failure),
-        Some(_) => report(&failure, json),
-    };
+    let mut failures = Failures::new(output.json());
     // Runs of real paths are walked and hashed together.
     for paths in args.paths.chunk_by(|a, b| !is_stdin(a) && !is_stdin(b)) {
         if let [path] = paths
@@ -49,29 +38,23 @@ pub(crate) fn run(args: &HashArgs, output: &mut Output) -> Result<(), Failure> {
         {
             match one(&mut io::stdin().lock()) {
                 Ok(digest) => print(output, digest, path)?,
-                Err(error) => failed(
-                    Failure::io("reading", Path::new("stdin"), &error),
-                    output.json(),
-                ),
+                Err(error) => failures.add(Failure::io("reading", Path::new("stdin"), &error)),
             }
             continue;
         }
         let found = walk(paths);
         for failure in found.failures {
-            failed(failure, output.json());
+            failures.add(failure);
         }
         hash_files(&found.files, |path, outcome| {
             match outcome {
                 Ok(digest) => print(output, digest, path)?,
-                Err(error) => failed(Failure::io("reading", path, &error), output.json()),
+                Err(error) => failures.add(Failure::io("reading", path, &error)),
             }
             Ok(())
         })?;
     }
-    match first_failure {
-        Some(failure) => Err(failure),
-        None => Ok(()),
-    }
+    failures.into_result()
 }
 
 pub(crate) fn is_stdin(path: &Path) -> bool {
@@ -79,10 +62,7 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
 }
 
 fn print(output: &mut Output, digest: Digest, path: &Path) -> Result<(), Failure> {
-    output.record(&Hashed {
-        digest: digest.to_string(),
-        path: &path.to_string_lossy(),
-    })
+    output.record(&Named::new(&digest, path))
 }
 
 /// Hashes `files` on all cores and hands the outcomes to `done` in their order.
@@ -139,11 +119,5 @@ fn one(reader: &mut impl Read) -> io::Result<Digest> {
             return Ok(hasher.finish());
         }
         hasher.update_parallel(&buffer);
-    }
-}
-
-impl fmt::Display for Hashed<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}  {}", self.digest, self.path)
     }
 }

@@ -9,6 +9,7 @@ mod disk;
 mod doctor;
 mod failure;
 mod gc;
+mod get;
 mod has;
 mod hash;
 mod interrupt;
@@ -16,8 +17,10 @@ mod keeper;
 mod local_store;
 mod output;
 mod progress;
+mod put;
 mod quantity;
 mod rm;
+mod serve;
 mod spool;
 mod stat;
 mod verify;
@@ -60,12 +63,20 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     if let Verb::Completions(args) = &cli.verb {
         return completions::run(args, output);
     }
-    start_log(&cli.global, "error")?;
+    let default_log = match cli.verb {
+        Verb::Serve(_) => "info",
+        Verb::Put(_) => "warn",
+        _ => "error",
+    };
+    start_log(&cli.global, default_log)?;
     let file = ConfigFile::load(cli.global.config.as_deref())?;
     let layers = Layers::new(&file);
     match cli.verb {
         Verb::Completions(_) => Ok(()),
         Verb::Hash(args) => hash::run(&args, output),
+        Verb::Serve(args) => block_on(serve::run(args, &layers, output)),
+        Verb::Put(args) => block_on(until_interrupted(put::run(args, &layers, output))),
+        Verb::Get(args) => block_on(until_interrupted(get::run(args, &layers, output))),
         Verb::Has(args) => block_on(until_interrupted(has::run(args, &layers, output))),
         Verb::Stat(args) => block_on(until_interrupted(stat::run(args, &layers, output))),
         Verb::Rm(args) => block_on(until_interrupted(rm::run(args, &layers, output))),

@@ -12,5 +12,3 @@ pub(crate) use layers::{Layers, Origin, Setting, is_known_variable};
 pub(crate) use server::{
     DurabilityChoice, MaintenanceChoice, ServerConfig, ServerKeys, VerifyChoice,
 };
-
-pub(crate) type ListenAddr = String;

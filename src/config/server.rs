@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Deserialize;
+use zako_core::server::ListenAddr;
 
 use super::layers::from_text;
-use super::{Layers, ListenAddr, Setting};
+use super::{Layers, Setting};
 use crate::failure::Failure;
 use crate::quantity::{MaxSize, Period, Rate};
 
