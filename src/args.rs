@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
-use crate::{completions, doctor, gc, get, has, hash, put, rm, serve, stat, verify};
+use crate::{completions, demo, doctor, gc, get, has, hash, put, rm, serve, stat, verify};
 
 /// A content-addressed store: put files in, get them back by their digest
 ///
@@ -54,5 +54,6 @@ pub(crate) enum Verb {
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
     Doctor(doctor::DoctorArgs),
+    Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
 }

@@ -2,6 +2,7 @@
 
 use zako_core::client::{Client, ClientOptions, TransportChoice as Road};
 use zako_core::transfer::TransferOptions;
+use zako_core::tree::TreeOptions;
 
 use crate::config::{ClientConfig, ClientKeys, Layers, TransportChoice};
 use crate::failure::Failure;
@@ -33,5 +34,12 @@ pub(crate) async fn connect_to(config: &ClientConfig) -> Result<Client, Failure>
 pub(crate) fn transfer_options(client: &Client) -> TransferOptions {
     let mut options = TransferOptions::default();
     options.concurrency = client.recommended_concurrency();
+    options
+}
+
+/// How to store trees on this server and restore them.
+pub(crate) fn tree_options(client: &Client) -> TreeOptions {
+    let mut options = TreeOptions::default();
+    options.transfer = transfer_options(client);
     options
 }

@@ -5,21 +5,24 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use clap::Args;
 use futures::StreamExt;
 use serde::Serialize;
 use tempfile::NamedTempFile;
-use zako_core::cas::{Blob, Cas};
+use zako_core::cas::{Blob, Cas, ErrorKind};
+use zako_core::tree::{TreeOptions, is_tree, restore_tree};
 use zako_core::{BlobRange, Digest};
 
 use crate::config::{ClientKeys, Layers};
-use crate::connect::connect;
+use crate::connect::{connect, tree_options};
 use crate::failure::Failure;
 use crate::hash::is_stdin as is_stdout;
 use crate::output::Output;
 use crate::progress::Bar;
+use crate::quantity::{bytes, plural, rate, took};
 
 /// Get a blob, or restore a tree
 ///
@@ -77,11 +80,23 @@ pub(crate) async fn run(
     layers: &Layers<'_>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let client: Arc<dyn Cas> = Arc::new(connect(args.client, layers).await?);
+    let client = connect(args.client, layers).await?;
+    let options = tree_options(&client);
+    let cas: Arc<dyn Cas> = Arc::new(client);
     let path = args.output.as_deref().filter(|path| !is_stdout(path));
     let range = args.range.unwrap_or(BlobRange::FULL);
-    let mut blob = client.fetch(&args.digest, range).await?;
+    let mut blob = cas.fetch(&args.digest, range).await?;
     let first = blob.next().await.transpose()?;
+
+    let may_be_tree = !args.raw && args.range.is_none();
+    if may_be_tree && first.as_deref().is_some_and(is_tree) {
+        drop(blob);
+        let Some(path) = path else {
+            return Err(Failure::usage(format!("{} is a tree", args.digest))
+                .advise("Restore it with -o PATH, or write the blob itself with --raw."));
+        };
+        return restore(&cas, args.digest, path, &options, output).await;
+    }
 
     let mut sink = Sink::open(path)?;
     let bar = Bar::bytes("getting", output);
@@ -99,6 +114,44 @@ pub(crate) async fn run(
         }),
         None => Ok(()),
     }
+}
+
+async fn restore(
+    cas: &Arc<dyn Cas>,
+    digest: Digest,
+    path: &Path,
+    options: &TreeOptions,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let bar = Bar::bytes("restoring", output);
+    let start = Instant::now();
+    let outcome = restore_tree(cas, digest, path, options, &bar).await;
+    bar.finish();
+    let report = outcome.map_err(|error| {
+        let is_refusal = error.kind() == ErrorKind::InvalidArgument;
+        let failure = Failure::from(error).context(format_args!("restoring {digest}"));
+        if is_refusal {
+            failure.advise(
+                "Restore to a folder that is empty or not there yet; --raw gets the blob itself.",
+            )
+        } else {
+            failure
+        }
+    })?;
+    bar.note(format_args!(
+        "{}, {}, {} in {}, {}",
+        plural(report.files, "file"),
+        plural(report.folders, "folder"),
+        bytes(report.file_bytes),
+        took(start.elapsed()),
+        rate(report.file_bytes, start.elapsed()),
+    ));
+    output.record(&Got {
+        digest: digest.to_string(),
+        path: &path.to_string_lossy(),
+        bytes: report.file_bytes,
+        files: Some(report.files),
+    })
 }
 
 async fn copy(

@@ -4,6 +4,7 @@ mod args;
 mod completions;
 mod config;
 mod connect;
+mod demo;
 mod digests;
 mod disk;
 mod doctor;
@@ -82,6 +83,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Verb::Rm(args) => block_on(until_interrupted(rm::run(args, &layers, output))),
         Verb::Verify(args) => block_on(until_interrupted(verify::run(args, &layers, output))),
         Verb::Gc(args) => block_on(until_interrupted(gc::run(args, &layers, output))),
+        Verb::Demo(args) => block_on(until_interrupted(demo::run(args, output))),
         Verb::Doctor(args) => block_on(until_interrupted(doctor::run(args, &layers, output))),
     }
 }

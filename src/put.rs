@@ -10,15 +10,16 @@ use futures::{Stream, StreamExt, stream};
 use zako_core::Digest;
 use zako_core::cas::{Cas, CasError};
 use zako_core::transfer::{Source, TransferOptions, Upload, UploadReport, hash_files, upload};
+use zako_core::tree::{TreeOptions, put_tree};
 
 use crate::config::{ClientKeys, Layers};
-use crate::connect::{connect, transfer_options};
+use crate::connect::{connect, tree_options};
 use crate::digests::Named;
 use crate::failure::{Exit, Failure, Failures};
 use crate::hash::{STDIN, is_stdin};
 use crate::output::Output;
 use crate::progress::Bar;
-use crate::quantity::{bytes, plural, rate, took};
+use crate::quantity::{bytes, count, plural, rate, took};
 use crate::spool::{self, Spooled};
 use crate::walk::{Found, walk};
 
@@ -61,7 +62,7 @@ pub(crate) async fn run(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let client = connect(args.client, layers).await?;
-    let options = transfer_options(&client);
+    let options = tree_options(&client);
     let cas: Arc<dyn Cas> = Arc::new(client);
     let bar = Bar::bytes("putting", output);
     let start = Instant::now();
@@ -70,8 +71,9 @@ pub(crate) async fn run(
     // Runs of real paths are walked and stored together.
     for paths in args.paths.chunk_by(|a, b| !is_stdin(a) && !is_stdin(b)) {
         let (batch, report) = match paths {
-            [path] if is_stdin(path) => put_stdin(&cas, &options, &bar).await?,
-            paths => put_files(&cas, paths, &options, &bar).await?,
+            [path] if is_stdin(path) => put_stdin(&cas, &options.transfer, &bar).await?,
+            paths if args.tree => put_trees(&cas, paths, &options, &bar).await?,
+            paths => put_files(&cas, paths, &options.transfer, &bar).await?,
         };
         for (digest, path) in &batch.stored {
             output.record(&Named::new(digest, path))?;
@@ -79,17 +81,14 @@ pub(crate) async fn run(
         for failure in batch.failures {
             failures.add(failure);
         }
-        total.blobs += report.blobs;
-        total.bytes += report.bytes;
-        total.sent_blobs += report.sent_blobs;
-        total.sent_bytes += report.sent_bytes;
+        add(&mut total, &report);
     }
     bar.finish();
     bar.note(format_args!(
-        "{}, {}: sent {} ({}) in {}, {}",
-        plural(total.blobs, "file"),
+        "{}, {}: sent {}, {} in {}, {}",
+        plural(total.blobs, "blob"),
         bytes(total.bytes),
-        plural(total.sent_blobs, "blob"),
+        count(total.sent_blobs),
         bytes(total.sent_bytes),
         took(start.elapsed()),
         rate(total.bytes, start.elapsed()),
@@ -114,6 +113,50 @@ async fn put_stdin(
         ..Batch::default()
     };
     Ok((batch, report))
+}
+
+/// Stores each folder as a tree. What is no folder is refused: its digest would
+/// give a blob back, not a tree.
+async fn put_trees(
+    cas: &Arc<dyn Cas>,
+    paths: &[PathBuf],
+    options: &TreeOptions,
+    bar: &Bar,
+) -> Result<(Batch, UploadReport), Failure> {
+    let mut batch = Batch::default();
+    let mut total = UploadReport::default();
+    for path in paths {
+        match std::fs::metadata(path) {
+            Err(error) => {
+                batch.failures.push(Failure::io("reading", path, &error));
+                continue;
+            }
+            Ok(meta) if !meta.is_dir() => {
+                let failure = Failure::usage(format!("{} is no folder", path.display()));
+                batch
+                    .failures
+                    .push(failure.advise("Put it without --tree."));
+                continue;
+            }
+            Ok(_) => {}
+        }
+        let report = put_tree(cas, path, options, bar)
+            .await
+            .map_err(|error| Failure::from(error).context(path.display()))?;
+        for left_out in &report.left_out {
+            tracing::warn!("left out {}: {}", left_out.path.display(), left_out.what);
+        }
+        add(&mut total, &report.upload);
+        batch.stored.push((report.digest, path.clone()));
+    }
+    Ok((batch, total))
+}
+
+fn add(total: &mut UploadReport, report: &UploadReport) {
+    total.blobs += report.blobs;
+    total.bytes += report.bytes;
+    total.sent_blobs += report.sent_blobs;
+    total.sent_bytes += report.sent_bytes;
 }
 
 async fn put_files(

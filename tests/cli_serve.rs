@@ -99,7 +99,7 @@ fn a_unix_socket_serves_too() {
     let home = Home::new();
     home.write("file", "content");
     let socket = format!("unix:{}", home.path("zako.sock").display());
-    let server = Server::start(&home, &["--listen", &socket]);
+    let server = Server::listen(&home, &socket, &[]);
     assert_eq!(server.address, socket);
     let digest = put(&home, &server, "file");
     let said = home.run(["get", "--server", &socket, &digest]);

@@ -153,10 +153,13 @@ impl Server {
     /// Starts one on a free port over the home's folder `data` and waits for its
     /// first line.
     pub fn start(home: &Home, more: &[&str]) -> Self {
-        let data = home.path("data");
-        let mut command = home.command(["serve", "--listen", "127.0.0.1:0", "--data"]);
-        command.arg(data).args(more).stderr(Stdio::inherit());
-        let mut child = command.spawn().unwrap();
+        Self::listen(home, "127.0.0.1:0", more)
+    }
+
+    pub fn listen(home: &Home, listen: &str, more: &[&str]) -> Self {
+        let mut command = home.command(["serve", "--log", "error", "--listen", listen, "--data"]);
+        command.arg(home.path("data")).args(more);
+        let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
