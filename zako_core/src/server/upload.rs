@@ -185,7 +185,8 @@ async fn write(
                 if let Err(end) = counter.add(&chunk) {
                     break Err(end);
                 }
-                if let Err(error) = pass_on(shared, &mut *writer, chunk).await {
+                let counts = !chunk.is_empty();
+                if counts && let Err(error) = pass_on(shared, &mut *writer, chunk).await {
                     let status = to_status(&error);
                     break Err(match error.kind() {
                         ErrorKind::Mismatch => End::Discard(status),
@@ -193,7 +194,9 @@ async fn write(
                     });
                 }
                 // The store's time is not the sender's.
-                messages.body.progressed();
+                if counts {
+                    messages.body.progressed();
+                }
             }
             None => break counter.finish(),
         }
@@ -224,9 +227,6 @@ async fn pass_on(
     writer: &mut dyn BlobWriter,
     chunk: Bytes,
 ) -> Result<(), CasError> {
-    if chunk.is_empty() {
-        return Ok(());
-    }
     let (length, began) = (chunk.len(), Instant::now());
     writer.write(chunk).await?;
     shared.gate.service_time().record(length, began.elapsed());

@@ -1,6 +1,7 @@
 //! What the tests of the wire share: a small store, messages built by hand from
 //! the field numbers, and a client that speaks bare HTTP/2.
 #![allow(
+    clippy::field_reassign_with_default,
     dead_code,
     unused_imports,
     unreachable_pub,
