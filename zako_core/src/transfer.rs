@@ -8,7 +8,7 @@
 mod download;
 mod file;
 mod hash;
-mod retry;
+pub(crate) mod retry;
 mod upload;
 
 use std::path::PathBuf;

@@ -4,6 +4,7 @@ mod large;
 mod place;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -74,6 +75,23 @@ pub async fn download(
 
     // From the back: the large ones first, so that the last task isn't a long one.
     wanted.sort_by_key(|want| want.digest.size());
+    let (disk, mut written) = mpsc::channel(1);
+    let outcome = fetch_all(cas, wanted, options, progress, disk).await;
+    // Also after an error: no thread writes any more when this returns.
+    let _ = written.recv().await;
+    outcome.map(|()| report)
+}
+
+/// Held by every thread that writes; nothing is sent.
+type DiskUse = mpsc::Sender<Infallible>;
+
+async fn fetch_all(
+    cas: &Arc<dyn Cas>,
+    mut wanted: Vec<Want>,
+    options: &TransferOptions,
+    progress: &dyn Progress,
+    disk: DiskUse,
+) -> Result<()> {
     let options = Arc::new(options.clone());
     let (moved, mut moves) = mpsc::channel(64);
     let mut tasks: JoinSet<Result<u64>> = JoinSet::new();
@@ -84,11 +102,17 @@ pub async fn download(
             let (cas, options) = (Arc::clone(cas), Arc::clone(&options));
             if last.digest.size() > options.small_bytes {
                 if let Some(want) = wanted.pop() {
-                    tasks.spawn(fetch_large(cas, options, want, moved.clone()));
+                    tasks.spawn(fetch_large(cas, options, want, moved.clone(), disk.clone()));
                 }
             } else {
                 let batch = small_batch(&mut wanted, options.batch_bytes);
-                tasks.spawn(fetch_small(cas, options, batch, moved.clone()));
+                tasks.spawn(fetch_small(
+                    cas,
+                    options,
+                    batch,
+                    moved.clone(),
+                    disk.clone(),
+                ));
             }
         }
         if tasks.is_empty() {
@@ -103,7 +127,7 @@ pub async fn download(
     while let Ok(bytes) = moves.try_recv() {
         progress.moved(bytes);
     }
-    Ok(report)
+    Ok(())
 }
 
 /// A blob and all files that want it.
@@ -156,6 +180,7 @@ async fn fetch_small(
     options: Arc<TransferOptions>,
     mut batch: Vec<Want>,
     moved: mpsc::Sender<u64>,
+    disk: DiskUse,
 ) -> Result<u64> {
     let mut retry = Retry::new(&options);
     let mut finished = 0;
@@ -183,8 +208,10 @@ async fn fetch_small(
             retry.progressed();
             finished += whole.len() as u64;
             let bytes = whole.iter().map(|(_, data)| data.len() as u64).sum();
+            let disk = disk.clone();
             joined(
                 tokio::task::spawn_blocking(move || {
+                    let _disk = disk;
                     whole
                         .iter()
                         .try_for_each(|(want, data)| place_whole(want, data))

@@ -6,13 +6,13 @@ use super::TransferOptions;
 use crate::cas::{CasError, Result};
 
 /// Counts the tries of one thing and waits between them.
-pub(super) struct Retry {
+pub(crate) struct Retry {
     options: TransferOptions,
     used: u32,
 }
 
 impl Retry {
-    pub(super) fn new(options: &TransferOptions) -> Self {
+    pub(crate) fn new(options: &TransferOptions) -> Self {
         Self {
             options: options.clone(),
             used: 0,
@@ -20,7 +20,7 @@ impl Retry {
     }
 
     /// There was progress: the next error is the first one again.
-    pub(super) fn progressed(&mut self) {
+    pub(crate) fn progressed(&mut self) {
         self.used = 0;
     }
 
@@ -28,7 +28,7 @@ impl Retry {
     ///
     /// # Errors
     /// `error` itself, if it isn't transient or was seen too often.
-    pub(super) async fn wait(&mut self, error: CasError) -> Result<()> {
+    pub(crate) async fn wait(&mut self, error: CasError) -> Result<()> {
         if !error.is_transient() {
             return Err(error);
         }
@@ -36,7 +36,7 @@ impl Retry {
     }
 
     /// [`wait`](Self::wait), even though the error isn't transient as such.
-    pub(super) async fn wait_anyway(&mut self, error: CasError) -> Result<()> {
+    pub(crate) async fn wait_anyway(&mut self, error: CasError) -> Result<()> {
         let asked = error.retry_after().unwrap_or_default();
         if self.used >= self.options.retries || asked > self.options.max_backoff {
             return Err(error);

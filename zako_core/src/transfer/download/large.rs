@@ -7,7 +7,7 @@ use futures::StreamExt;
 use tokio::sync::mpsc;
 
 use super::place::Draft;
-use super::{Want, joined};
+use super::{DiskUse, Want, joined};
 use crate::cas::{Cas, CasError, ErrorKind, Result};
 use crate::transfer::TransferOptions;
 use crate::transfer::retry::Retry;
@@ -22,10 +22,14 @@ pub(super) async fn fetch_large(
     options: Arc<TransferOptions>,
     want: Want,
     moved: mpsc::Sender<u64>,
+    disk: DiskUse,
 ) -> Result<u64> {
     let digest = want.digest;
     let (sender, receiver) = mpsc::channel(AHEAD);
-    let disk = tokio::task::spawn_blocking(move || write(&want, receiver));
+    let writing = tokio::task::spawn_blocking(move || {
+        let _disk = disk;
+        write(&want, receiver)
+    });
 
     let fetched = fetch(&*cas, &options, digest, &sender, &moved).await;
     if fetched.is_ok() {
@@ -33,8 +37,7 @@ pub(super) async fn fetch_large(
         let _ = sender.send(Message::End).await;
     }
     drop(sender);
-    // Also after an error: the temporary file is gone when this returns.
-    let written = joined(disk.await);
+    let written = joined(writing.await);
     fetched.and(written)?;
     Ok(1)
 }
