@@ -31,9 +31,9 @@ pub(super) struct Http2 {
     authority: http::uri::Authority,
 }
 
-/// What a stream may have in its buffer when its body is asked for more, in bytes:
-/// nothing. So an upload that is interrupted has sent all that it was given, and
-/// one message a stream is all that waits.
+/// How full a stream's buffer may be when it takes more, in bytes: empty. So
+/// memory is bounded by a message or two a stream, and an interrupted upload can
+/// tell when all that it was given is on its way.
 const SEND_BUFFER: usize = 1;
 
 const USER_AGENT: &str = concat!("zako/", env!("CARGO_PKG_VERSION"));

@@ -18,6 +18,7 @@ mod call;
 mod cas;
 mod dial;
 mod download;
+mod entry;
 mod maintain;
 mod negotiate;
 mod options;

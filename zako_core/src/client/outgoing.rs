@@ -30,6 +30,7 @@ pub(super) struct Chunks {
     chunk: Bytes,
     framer: Framer,
     any: bool,
+    interrupted: bool,
     ended: bool,
 }
 
@@ -49,6 +50,7 @@ impl Chunks {
             chunk: Bytes::new(),
             framer: Framer::new(PayloadField::Chunk, max_payload),
             any: false,
+            interrupted: false,
             ended: false,
         }
     }
@@ -74,6 +76,13 @@ impl Chunks {
                         let empty = prefix(PayloadField::Chunk, 0);
                         return Poll::Ready(Some(Ok(empty.chain(Bytes::new()))));
                     }
+                }
+                // The connection takes this byte, which begins a message, when all
+                // before it is on its way; a reset drops what isn't.
+                None if !self.interrupted => {
+                    self.interrupted = true;
+                    let byte = Bytes::from_static(&[0]);
+                    return Poll::Ready(Some(Ok(byte.chain(Bytes::new()))));
                 }
                 None => {
                     self.ended = true;
@@ -106,7 +115,9 @@ impl Body for Outgoing {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Generated(body) => body.is_end_stream(),
-            Self::Chunks(chunks) => chunks.ended && chunks.any && chunks.chunk.is_empty(),
+            Self::Chunks(chunks) => {
+                chunks.ended && !chunks.interrupted && chunks.any && chunks.chunk.is_empty()
+            }
         }
     }
 

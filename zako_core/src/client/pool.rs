@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::ClientOptions;
 use super::dial::Http2;
+use super::entry::Unusable;
 use super::session::{Connection, Lane, Session};
 use super::url::ServerUrl;
 use crate::cas::Result;
@@ -24,6 +25,7 @@ pub(super) struct Pool {
     /// once would open one.
     opening: tokio::sync::Mutex<Growth>,
     recommended: AtomicUsize,
+    unusable: Unusable,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +46,7 @@ impl Pool {
             connections: Mutex::new(Vec::new()),
             opening: tokio::sync::Mutex::default(),
             recommended: AtomicUsize::new(1),
+            unusable: Unusable::default(),
         }
     }
 
@@ -147,7 +150,7 @@ impl Pool {
 
     async fn open(&self) -> Result<Arc<Connection>> {
         let http2 = Http2::connect(&self.url, &self.options).await?;
-        let connection = Arc::new(Connection::new(http2));
+        let connection = Arc::new(Connection::new(http2, self.unusable.clone()));
         self.connections.lock().push(connection.clone());
         Ok(connection)
     }

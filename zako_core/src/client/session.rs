@@ -1,29 +1,23 @@
 //! One connection and the transport session on it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
 use tonic::metadata::MetadataValue;
-use zako_protobuf::cas::content_addressable_storage_client::ContentAddressableStorageClient;
-use zako_protobuf::cas::{GetTransportDetailsRequest, Scope, TransportDetails};
-use zako_protobuf::net::{self, Protocol, ip_address::IpAddr as ProtoIp};
-use zako_protobuf::range::BlobRange as ProtoRange;
-use zako_protobuf::transport::{BlobResource, DownloadRequest};
 
 use super::dial::Http2;
-use super::{ClientOptions, call, status};
-use crate::Digest;
+use super::entry::{Entry, Unusable, enter};
+use super::{ClientOptions, call};
 use crate::cas::{CasError, ErrorKind, Result};
 
 /// A connection to the server, and the session that its token opened.
 #[derive(Debug)]
 pub(super) struct Connection {
     control: Http2,
+    unusable: Unusable,
     session: Mutex<Option<Arc<Session>>>,
     /// One negotiates, the others wait for what comes of it.
     negotiating: tokio::sync::Mutex<()>,
@@ -58,9 +52,10 @@ pub(super) struct Seat {
 }
 
 impl Connection {
-    pub(super) fn new(control: Http2) -> Self {
+    pub(super) fn new(control: Http2, unusable: Unusable) -> Self {
         Self {
             control,
+            unusable,
             session: Mutex::new(None),
             negotiating: tokio::sync::Mutex::new(()),
             retired: AtomicBool::new(false),
@@ -108,7 +103,8 @@ impl Connection {
         if let Some(session) = self.current() {
             return Ok(session);
         }
-        let session = Arc::new(Session::open(&self.control, options).await?);
+        let entry = enter(&self.control, options, &self.unusable).await?;
+        let session = Arc::new(Session::new(entry, options));
         *self.session.lock() = Some(session.clone());
         Ok(session)
     }
@@ -128,6 +124,17 @@ impl Connection {
 }
 
 impl Session {
+    fn new(entry: Entry, options: &ClientOptions) -> Self {
+        let streams = entry.recommended.min(options.streams_per_connection());
+        Self {
+            http2: entry.http2,
+            token: entry.token,
+            streams: Arc::new(Semaphore::new(streams)),
+            recommended: streams,
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
     pub(super) fn recommended(&self) -> usize {
         self.recommended
     }
@@ -165,45 +172,6 @@ impl Session {
             _permit: permit,
         }
     }
-
-    /// Gets a token and redeems it.
-    async fn open(control: &Http2, options: &ClientOptions) -> Result<Self> {
-        let within = options.call_timeout;
-        let opening = async {
-            let details = details(control).await?;
-            let token = token(&details.auth_token)?;
-            let elsewhere = other_address(&details, control.peer());
-            let http2 = match elsewhere {
-                None => control.clone(),
-                Some(address) => match Http2::connect(&address.into(), options).await {
-                    Ok(http2) => http2,
-                    Err(error) => {
-                        tracing::debug!(%error, "staying on the address that was dialed");
-                        control.clone()
-                    }
-                },
-            };
-            if let Some(token) = &token {
-                redeem(&http2, token, options).await?;
-            }
-            let recommended = (details.recommended_concurrency as usize).max(1);
-            let streams = recommended.min(options.streams_per_connection());
-            Ok(Self {
-                http2,
-                token,
-                streams: Arc::new(Semaphore::new(streams)),
-                recommended: streams,
-                waiting: AtomicUsize::new(0),
-            })
-        };
-        match timeout(within, opening).await {
-            Ok(done) => done,
-            Err(_) => Err(CasError::new(
-                ErrorKind::Timeout,
-                format!("the server opened no session within {within:?}"),
-            )),
-        }
-    }
 }
 
 impl Lane {
@@ -239,111 +207,5 @@ impl Seat {
             ErrorKind::Unauthenticated => self.connection.expire(&self.session),
             _ => self.connection.judge(error),
         }
-    }
-}
-
-async fn details(control: &Http2) -> Result<TransportDetails> {
-    let request = GetTransportDetailsRequest {
-        supported_protocols: vec![Protocol::Grpc.into()],
-        scope: Scope::ReadWrite.into(),
-    };
-    let details = ContentAddressableStorageClient::new(control.clone())
-        .get_transport_details(request)
-        .await
-        .map_err(|status| status::from_status(&status))?
-        .into_inner();
-    if details.protocol != i32::from(Protocol::Grpc) {
-        return Err(CasError::new(
-            ErrorKind::Unsupported,
-            format!("the server chose the road {}", details.protocol),
-        ));
-    }
-    Ok(details)
-}
-
-fn token(text: &str) -> Result<Option<HeaderValue>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let mut token = HeaderValue::from_str(text)
-        .map_err(|_| CasError::new(ErrorKind::Internal, "the server's token is not a text"))?;
-    token.set_sensitive(true);
-    Ok(Some(token))
-}
-
-/// The first call on a connection redeems the token. This one moves nothing, so
-/// that no other has to wait behind a blob.
-async fn redeem(http2: &Http2, token: &HeaderValue, options: &ClientOptions) -> Result<()> {
-    let request = DownloadRequest {
-        metadata: Some(BlobResource {
-            digest: Some(Digest::EMPTY.into()),
-            range: Some(ProtoRange {
-                start: 0,
-                length: Some(0),
-            }),
-        }),
-    };
-    let body = call::one_message(&request)?;
-    let outcome = async {
-        let mut reply =
-            call::open(http2.clone(), call::DOWNLOAD, Some(token.clone()), body).await?;
-        while reply.next(options.idle_timeout).await?.is_some() {}
-        Ok(())
-    };
-    match outcome.await {
-        Ok(()) => Ok(()),
-        Err(error) => match CasError::kind(&error) {
-            ErrorKind::Unauthenticated
-            | ErrorKind::PermissionDenied
-            | ErrorKind::Unavailable
-            | ErrorKind::Timeout
-            | ErrorKind::NoSpace => Err(error),
-            // Whatever it thinks of the empty blob, it took the token.
-            _ => Ok(()),
-        },
-    }
-}
-
-/// The address at which bytes move, if it is another than `peer`.
-fn other_address(details: &TransportDetails, peer: Option<SocketAddr>) -> Option<SocketAddr> {
-    let net::SocketAddress { ip, port } = details.server_addr.as_ref()?;
-    let ip = match ip.as_ref()?.ip_addr.as_ref()? {
-        ProtoIp::V4(bits) => IpAddr::V4(Ipv4Addr::from_bits(*bits)),
-        ProtoIp::V6(bytes) => IpAddr::V6(Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[..]).ok()?)),
-    };
-    let port = u16::try_from(*port).ok().filter(|port| *port != 0)?;
-    let address = SocketAddr::new(ip.to_canonical(), port);
-    let dialed = peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port()));
-    (!ip.is_unspecified() && Some(address) != dialed).then_some(address)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(ip: ProtoIp, port: u32) -> TransportDetails {
-        TransportDetails {
-            server_addr: Some(net::SocketAddress {
-                ip: Some(net::IpAddress { ip_addr: Some(ip) }),
-                port,
-            }),
-            ..TransportDetails::default()
-        }
-    }
-
-    #[test]
-    fn only_another_address_is_dialed() {
-        let peer: SocketAddr = "127.0.0.1:7420".parse().unwrap();
-        let other = |details: &TransportDetails| other_address(details, Some(peer));
-        assert_eq!(other(&TransportDetails::default()), None);
-        assert_eq!(other(&told(ProtoIp::V4(0x7f00_0001), 7420)), None);
-        assert_eq!(other(&told(ProtoIp::V4(0), 7420)), None);
-        assert_eq!(other(&told(ProtoIp::V4(0x7f00_0001), 0)), None);
-        assert_eq!(other(&told(ProtoIp::V4(0x7f00_0001), 1 << 16)), None);
-        assert_eq!(other(&told(ProtoIp::V6(vec![1; 15].into()), 1)), None);
-        let found = other(&told(ProtoIp::V4(0x7f00_0001), 7421));
-        assert_eq!(found, Some("127.0.0.1:7421".parse().unwrap()));
-        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets().to_vec();
-        assert_eq!(other(&told(ProtoIp::V6(mapped.into()), 7420)), None);
     }
 }

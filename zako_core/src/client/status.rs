@@ -24,15 +24,12 @@ pub(super) fn from_status(status: &Status) -> CasError {
     let kind = kind(status.code(), info.map_or("", |info| &info.reason));
     let mut error = CasError::new(kind, message(status));
     if let Some(info) = info {
-        if let Some(digest) = info.metadata.get("digest") {
-            if let Ok(digest) = digest.parse::<Digest>() {
-                error = error.with_digest(digest);
-            }
+        let told = |key| info.metadata.get(key);
+        if let Some(Ok(digest)) = told("digest").map(|text| text.parse::<Digest>()) {
+            error = error.with_digest(digest);
         }
-        if let Some(held) = info.metadata.get("held") {
-            if let Ok(held) = held.parse() {
-                error = error.with_held(held);
-            }
+        if let Some(Ok(held)) = told("held").map(|text| text.parse()) {
+            error = error.with_held(held);
         }
     }
     let delay = details.retry_info().and_then(|retry| retry.retry_delay);
