@@ -74,8 +74,11 @@ pub(crate) async fn run(args: DemoArgs, output: &mut Output) -> Result<(), Failu
     if finale.identical {
         Ok(())
     } else {
-        Err(Failure::new(Exit::Corrupt, "the copy differs from the folder")
-            .advise("Did something write to the folder meanwhile? If not, this is a bug of zako."))
+        Err(
+            Failure::new(Exit::Corrupt, "the copy differs from the folder").advise(
+                "Did something write to the folder meanwhile? If not, this is a bug of zako.",
+            ),
+        )
     }
 }
 
@@ -157,7 +160,10 @@ fn check_room(base: &Path, contents: &Contents) -> Result<(), Failure> {
     }
     let failure = Failure::new(
         Exit::NoSpace,
-        format!("{} has too little room for two copies of the folder", base.display()),
+        format!(
+            "{} has too little room for two copies of the folder",
+            base.display()
+        ),
     );
     Err(failure.advise("Name a roomier folder with --scratch DIR, or a smaller folder to put."))
 }

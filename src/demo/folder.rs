@@ -106,7 +106,12 @@ fn make_up(folder: &Path) -> std::io::Result<()> {
         hasher.update(&seed.to_le_bytes());
         let block = *hasher.finish().hash().as_bytes();
         let length = (seed * seed * 37) % 200_000 + 1;
-        let bytes: Vec<u8> = block.iter().copied().cycle().take(length as usize).collect();
+        let bytes: Vec<u8> = block
+            .iter()
+            .copied()
+            .cycle()
+            .take(length as usize)
+            .collect();
         let folder = folder.join((at % 40).to_string());
         fs::create_dir_all(&folder)?;
         fs::write(folder.join(at.to_string()), bytes)?;
