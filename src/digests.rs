@@ -10,6 +10,7 @@ use serde::Serialize;
 use zako_core::Digest;
 
 use crate::failure::Failure;
+use crate::spool::off_thread;
 
 /// A digest, or `-` for those on stdin.
 #[derive(Clone, Copy, Debug)]
@@ -33,15 +34,18 @@ const LONGEST_LINE: u64 = 64 << 10;
 ///
 /// # Errors
 /// Stdin can't be read, or has a line that begins with no digest.
-pub(crate) fn collect(args: &[DigestArg]) -> Result<Vec<Digest>, Failure> {
-    let mut digests = Vec::with_capacity(args.len());
-    for arg in args {
-        match arg {
-            DigestArg::Digest(digest) => digests.push(*digest),
-            DigestArg::Stdin => read(io::stdin().lock(), &mut digests)?,
+pub(crate) async fn collect(args: Vec<DigestArg>) -> Result<Vec<Digest>, Failure> {
+    off_thread(move || {
+        let mut digests = Vec::with_capacity(args.len());
+        for arg in args {
+            match arg {
+                DigestArg::Digest(digest) => digests.push(digest),
+                DigestArg::Stdin => read(io::stdin().lock(), &mut digests)?,
+            }
         }
-    }
-    Ok(digests)
+        Ok(digests)
+    })
+    .await
 }
 
 fn read(mut lines: impl BufRead, digests: &mut Vec<Digest>) -> Result<(), Failure> {

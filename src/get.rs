@@ -99,7 +99,11 @@ pub(crate) async fn run(
     }
 
     let mut sink = Sink::open(path)?;
-    let bar = Bar::bytes("getting", output);
+    let bar = if path.is_none() && output.is_terminal() {
+        Bar::hidden()
+    } else {
+        Bar::bytes("getting", output)
+    };
     bar.total(blob.len());
     let outcome = copy(blob, first, &mut sink, &bar, output).await;
     bar.finish();
@@ -138,14 +142,17 @@ async fn restore(
             failure
         }
     })?;
-    bar.note(format_args!(
-        "{}, {}, {} in {}, {}",
-        plural(report.files, "file"),
-        plural(report.folders, "folder"),
-        bytes(report.file_bytes),
-        took(start.elapsed()),
-        rate(report.file_bytes, start.elapsed()),
-    ));
+    Bar::note(
+        output,
+        format_args!(
+            "{}, {}, {} in {}, {}",
+            plural(report.files, "file"),
+            plural(report.folders, "folder"),
+            bytes(report.file_bytes),
+            took(start.elapsed()),
+            rate(report.file_bytes, start.elapsed()),
+        ),
+    );
     output.record(&Got {
         digest: digest.to_string(),
         path: &path.to_string_lossy(),

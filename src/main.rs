@@ -47,10 +47,8 @@ fn main() -> ExitCode {
     let mut output = Output::new(json);
     let outcome = run(cli, &mut output);
     // What was printed before a failure is worth its lines.
-    let outcome = outcome.and_then(|()| output.flush()).or_else(|failure| {
-        let _ = output.flush();
-        Err(failure)
-    });
+    let flushed = output.flush();
+    let outcome = outcome.and(flushed);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{self, IsTerminal, StdoutLock, Write};
 use std::os::fd::AsFd;
 
-use indicatif::ProgressBar;
 use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
@@ -18,7 +17,6 @@ pub(crate) struct Output {
     json: bool,
     terminal: bool,
     buffer: Vec<u8>,
-    bar: Option<ProgressBar>,
     raw: Option<File>,
 }
 
@@ -31,7 +29,6 @@ impl Output {
             json,
             terminal: io::stdout().is_terminal(),
             buffer: Vec::new(),
-            bar: None,
             raw: None,
         }
     }
@@ -41,9 +38,9 @@ impl Output {
         self.json
     }
 
-    /// Keeps lines clear of a progress bar on the same terminal.
-    pub(crate) fn around(&mut self, bar: ProgressBar) {
-        self.bar = self.terminal.then_some(bar);
+    /// Whether stdout is a terminal.
+    pub(crate) fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// Writes a record: its `Display` for people, or its JSON.
@@ -101,17 +98,10 @@ impl Output {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let buffer = &self.buffer;
-        let print = || {
-            write(|stdout| {
-                stdout.write_all(buffer)?;
-                stdout.flush()
-            })
-        };
-        let outcome = match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        };
+        let outcome = write(|stdout| {
+            stdout.write_all(&self.buffer)?;
+            stdout.flush()
+        });
         self.buffer.clear();
         outcome
     }

@@ -12,15 +12,12 @@ use crate::output::{Output, note};
 /// A bar on stderr that counts bytes. Hidden when stderr is no terminal or JSON is
 /// asked for.
 #[derive(Clone, Debug)]
-pub(crate) struct Bar {
-    bar: ProgressBar,
-    shown: bool,
-}
+pub(crate) struct Bar(ProgressBar);
 
 impl Bar {
-    /// Starts a bar and keeps `output`'s lines clear of it.
-    pub(crate) fn bytes(what: &'static str, output: &mut Output) -> Self {
-        let shown = std::io::stderr().is_terminal() && !output.json();
+    /// Starts a bar. Finish it before anything is printed.
+    pub(crate) fn bytes(what: &'static str, output: &Output) -> Self {
+        let shown = is_shown(output);
         let target = if shown {
             ProgressDrawTarget::stderr_with_hz(10)
         } else {
@@ -32,47 +29,55 @@ impl Bar {
         if shown {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        output.around(bar.clone());
-        Self { bar, shown }
+        Self(bar)
+    }
+
+    /// A bar that is never seen.
+    pub(crate) fn hidden() -> Self {
+        Self(ProgressBar::hidden())
     }
 
     /// Shows `done` of `total` bytes; a total of 0 is not known yet.
     pub(crate) fn set(&self, done: u64, total: u64) {
         self.total(total);
-        self.bar.set_position(done);
+        self.0.set_position(done);
     }
 
     /// Sets the bytes to do in all.
     pub(crate) fn total(&self, total: u64) {
-        if total > 0 && self.bar.length() != Some(total) {
-            if self.bar.length().is_none() {
-                self.bar.set_style(style(true));
+        if total > 0 && self.0.length() != Some(total) {
+            if self.0.length().is_none() {
+                self.0.set_style(style(true));
             }
-            self.bar.set_length(total);
+            self.0.set_length(total);
         }
     }
 
     /// Adds bytes done.
     pub(crate) fn add(&self, bytes: u64) {
-        self.bar.inc(bytes);
+        self.0.inc(bytes);
     }
 
     /// Takes the bar off the terminal.
     pub(crate) fn finish(&self) {
-        self.bar.finish_and_clear();
+        self.0.finish_and_clear();
     }
 
     /// Says something for people, where a bar would be shown.
-    pub(crate) fn note(&self, line: impl Display) {
-        if self.shown {
+    pub(crate) fn note(output: &Output, line: impl Display) {
+        if is_shown(output) {
             note(line);
         }
     }
 }
 
+fn is_shown(output: &Output) -> bool {
+    std::io::stderr().is_terminal() && !output.json()
+}
+
 impl Progress for Bar {
     fn found(&self, _blobs: u64, bytes: u64) {
-        self.total(self.bar.length().unwrap_or(0) + bytes);
+        self.total(self.0.length().unwrap_or(0) + bytes);
     }
 
     fn skipped(&self, _blobs: u64, bytes: u64) {

@@ -64,17 +64,19 @@ pub(crate) async fn run(
     let client = connect(args.client, layers).await?;
     let options = tree_options(&client);
     let cas: Arc<dyn Cas> = Arc::new(client);
-    let bar = Bar::bytes("putting", output);
     let start = Instant::now();
     let mut total = UploadReport::default();
     let mut failures = Failures::new(output.json());
     // Runs of real paths are walked and stored together.
     for paths in args.paths.chunk_by(|a, b| !is_stdin(a) && !is_stdin(b)) {
-        let (batch, report) = match paths {
-            [path] if is_stdin(path) => put_stdin(&cas, &options.transfer, &bar).await?,
-            paths if args.tree => put_trees(&cas, paths, &options, &bar).await?,
-            paths => put_files(&cas, paths, &options.transfer, &bar).await?,
+        let bar = Bar::bytes("putting", output);
+        let outcome = match paths {
+            [path] if is_stdin(path) => put_stdin(&cas, &options.transfer, &bar).await,
+            paths if args.tree => put_trees(&cas, paths, &options, &bar).await,
+            paths => put_files(&cas, paths, &options.transfer, &bar).await,
         };
+        bar.finish();
+        let (batch, report) = outcome?;
         for (digest, path) in &batch.stored {
             output.record(&Named::new(digest, path))?;
         }
@@ -83,16 +85,19 @@ pub(crate) async fn run(
         }
         add(&mut total, &report);
     }
-    bar.finish();
-    bar.note(format_args!(
-        "{}, {}: sent {}, {} in {}, {}",
-        plural(total.blobs, "blob"),
-        bytes(total.bytes),
-        count(total.sent_blobs),
-        bytes(total.sent_bytes),
-        took(start.elapsed()),
-        rate(total.bytes, start.elapsed()),
-    ));
+    output.flush()?;
+    Bar::note(
+        output,
+        format_args!(
+            "{}, {}: sent {}, {} in {}, {}",
+            plural(total.blobs, "blob"),
+            bytes(total.bytes),
+            count(total.sent_blobs),
+            bytes(total.sent_bytes),
+            took(start.elapsed()),
+            rate(total.bytes, start.elapsed()),
+        ),
+    );
     failures.into_result()
 }
 
@@ -101,7 +106,7 @@ async fn put_stdin(
     options: &TransferOptions,
     bar: &Bar,
 ) -> Result<(Batch, UploadReport), Failure> {
-    let (digest, spooled) = spool::stdin()?;
+    let (digest, spooled) = spool::stdin().await?;
     let source = match &spooled {
         Spooled::Memory(data) => Source::Bytes(data.clone()),
         Spooled::File(file) => Source::File(file.path().to_owned()),

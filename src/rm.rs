@@ -40,7 +40,7 @@ pub(crate) async fn run(
     layers: &Layers<'_>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let digests = digests::collect(&args.digests)?;
+    let digests = digests::collect(args.digests).await?;
     let client = connect(args.client, layers).await?;
     let mut absent = 0;
     for batch in digests.chunks(BATCH) {

@@ -54,7 +54,7 @@ pub(crate) async fn run(
     let scope = if args.digests.is_empty() {
         VerifyScope::All
     } else {
-        VerifyScope::Blobs(digests::collect(&args.digests)?)
+        VerifyScope::Blobs(digests::collect(args.digests).await?)
     };
     let keeper = Keeper::reach(args.keeper, layers).await?;
     let bar = Bar::bytes("verifying", output);

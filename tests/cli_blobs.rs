@@ -244,6 +244,77 @@ fn verify_finds_a_flipped_bit() {
 }
 
 #[test]
+fn an_interrupted_put_leaves_nothing() {
+    let (mut home, _server) = served(&[]);
+    let tmp = home.path("tmp");
+    std::fs::create_dir(&tmp).unwrap();
+    home.set("TMPDIR", tmp.to_str().unwrap());
+    let mut child = home
+        .command(["put", "-"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // More than is kept in memory; then it waits for more.
+    stdin.write_all(&noise(8, 12 << 20)).unwrap();
+    while std::fs::read_dir(&tmp).unwrap().next().is_none() {
+        assert!(child.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(std::fs::read_dir(&tmp).unwrap().next().is_none());
+    drop(stdin);
+}
+
+#[test]
+fn a_file_that_cannot_be_stored_does_not_keep_the_others_out() {
+    let (home, _server) = served(&[]);
+    home.write("tree/there", "there");
+    symlink("nowhere", home.path("dangling")).unwrap();
+    let said = home.run(["put", "dangling", "tree"]);
+    said.fails(3);
+    let digest = hash::bytes(b"there").to_string();
+    assert_eq!(said.text(), format!("{digest}  tree/there\n"));
+    home.run(["has", &digest]).ok();
+
+    let said = home.run(["put", "--tree", "tree/there", "tree"]);
+    assert!(said.fails(2).contains("no folder"), "{said}");
+    assert!(said.text().ends_with("  tree\n"), "{said}");
+}
+
+#[test]
+fn get_follows_what_it_writes_to() {
+    let (home, _server) = served(&[]);
+    home.write("file", "content");
+    let listed = home.run(["put", "file"]).ok();
+    let digest = first_word(&listed);
+    home.write("target", "old");
+    symlink("target", home.path("link")).unwrap();
+    home.run(["get", digest, "-o", "link"]).ok();
+    assert_eq!(std::fs::read(home.path("target")).unwrap(), b"content");
+    assert!(home.path("link").is_symlink());
+    home.run(["get", digest, "-o", "/dev/null"]).ok();
+    std::fs::create_dir(home.path("folder")).unwrap();
+    assert!(
+        home.run(["get", digest, "-o", "folder"])
+            .fails(2)
+            .contains("folder")
+    );
+    home.run(["get", digest, "-o", "absent/file"]).fails(3);
+
+    // A tree goes to no place where something is.
+    home.write("tree/file", "content");
+    let listed = home.run(["put", "--tree", "tree"]).ok();
+    let tree = first_word(&listed);
+    home.run(["get", tree, "-o", "folder"]).ok();
+    home.run(["get", tree, "-o", "folder"]).fails(2);
+    home.run(["get", tree, "-o", "target"]).fails(2);
+    assert_eq!(std::fs::read(home.path("target")).unwrap(), b"content");
+}
+
+#[test]
 fn demo_goes_there_and_back() {
     let home = Home::new();
     for at in 0..30 {

@@ -10,21 +10,21 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// A home folder with nothing in it, and no `ZAKO_*` variable of the caller.
-pub struct Home {
+pub(crate) struct Home {
     dir: TempDir,
     variables: Vec<(String, String)>,
 }
 
 /// What a run said and how it ended.
 #[derive(Debug)]
-pub struct Said {
-    pub code: Option<i32>,
-    pub stdout: Vec<u8>,
-    pub stderr: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
 }
 
 impl Home {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
             variables: Vec::new(),
@@ -32,24 +32,24 @@ impl Home {
     }
 
     /// Sets a variable for all runs.
-    pub fn set(&mut self, name: &str, value: impl Into<String>) {
+    pub(crate) fn set(&mut self, name: &str, value: impl Into<String>) {
         self.variables.push((name.to_owned(), value.into()));
     }
 
     /// A path in the home, which is also where commands run.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Writes a file, with its folders.
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, bytes).unwrap();
         path
     }
 
-    pub fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_zako"));
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
@@ -68,12 +68,12 @@ impl Home {
         command
     }
 
-    pub fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Said {
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Said {
         self.command(args).output().unwrap().into()
     }
 
     /// Runs with `input` on stdin.
-    pub fn run_with<A: AsRef<OsStr>>(
+    pub(crate) fn run_with<A: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = A>,
         input: &[u8],
@@ -93,26 +93,26 @@ impl Home {
 impl Said {
     /// Stdout of a run that must have succeeded.
     #[track_caller]
-    pub fn ok(&self) -> String {
+    pub(crate) fn ok(&self) -> String {
         assert_eq!(self.code, Some(0), "{self}");
         self.text()
     }
 
     /// The run must have failed with this code; gives stderr.
     #[track_caller]
-    pub fn fails(&self, code: i32) -> &str {
+    pub(crate) fn fails(&self, code: i32) -> &str {
         assert_eq!(self.code, Some(code), "{self}");
         assert!(!self.stderr.contains("panicked"), "{self}");
         &self.stderr
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
     /// The objects of a run with `--json`.
     #[track_caller]
-    pub fn json(&self) -> Vec<Value> {
+    pub(crate) fn json(&self) -> Vec<Value> {
         self.text()
             .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line:?}\n{self}")))
@@ -143,20 +143,20 @@ impl std::fmt::Display for Said {
 }
 
 /// A running `zako serve`; killed when dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     stdout: BufReader<ChildStdout>,
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
     /// Starts one on a free port over the home's folder `data` and waits for its
     /// first line.
-    pub fn start(home: &Home, more: &[&str]) -> Self {
+    pub(crate) fn start(home: &Home, more: &[&str]) -> Self {
         Self::listen(home, "127.0.0.1:0", more)
     }
 
-    pub fn listen(home: &Home, listen: &str, more: &[&str]) -> Self {
+    pub(crate) fn listen(home: &Home, listen: &str, more: &[&str]) -> Self {
         let mut command = home.command(["serve", "--log", "error", "--listen", listen, "--data"]);
         command.arg(home.path("data")).args(more);
         let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
@@ -175,7 +175,7 @@ impl Server {
         }
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         match self.address.strip_prefix("unix:") {
             Some(_) => self.address.clone(),
             None => format!("http://{}", self.address),
@@ -183,13 +183,13 @@ impl Server {
     }
 
     /// Ends it without a chance to clean up.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Ends it by a signal and waits; gives its exit code.
-    pub fn stop(mut self, signal: rustix::process::Signal) -> Option<i32> {
+    pub(crate) fn stop(mut self, signal: rustix::process::Signal) -> Option<i32> {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
         let code = self.child.wait().unwrap().code();
@@ -207,7 +207,7 @@ impl Drop for Server {
 }
 
 /// `length` bytes that don't compress and differ from seed to seed.
-pub fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     use rand::{RngCore, SeedableRng};
     let mut bytes = vec![0; length];
     rand::rngs::StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
@@ -215,7 +215,7 @@ pub fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// All that a folder has: each path with its kind, mode, and content or target.
-pub fn listing(root: &Path) -> Vec<(PathBuf, String, Vec<u8>)> {
+pub(crate) fn listing(root: &Path) -> Vec<(PathBuf, String, Vec<u8>)> {
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::PermissionsExt;
     let mut all = Vec::new();
