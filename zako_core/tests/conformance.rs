@@ -9,7 +9,7 @@ use zako_core::cas::{
     Blob, BlobStat, BlobWriter, Cas, CasError, CasExt, ErrorKind, Lease, Result, Stored,
 };
 use zako_core::conformance;
-use zako_core::store::{MemoryStore, ReadThrough};
+use zako_core::store::{LocalStore, MemoryStore, ReadThrough, StoreOptions};
 use zako_core::{BlobRange, Digest};
 
 fn memory() -> Arc<dyn Cas> {
@@ -44,6 +44,17 @@ async fn a_read_through_pair_whose_near_store_is_small() {
         Arc::new(ReadThrough::new(near, memory())) as _
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_local_store_in_front_of_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = StoreOptions::default();
+    options.max_bytes = Some(256 << 20);
+    let near = LocalStore::open(folder.path(), options).await.unwrap();
+    let near: Arc<dyn Cas> = Arc::new(near);
+    // One near store for all: the blobs of the properties are distinct.
+    conforms(async || Arc::new(ReadThrough::new(Arc::clone(&near), memory())) as _).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

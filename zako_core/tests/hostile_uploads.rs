@@ -266,7 +266,12 @@ async fn a_stalled_upload_is_ended_and_parked() {
 async fn a_call_that_never_begins_is_ended() {
     let server = Running::start(impatient()).await;
     let client = server.session().await;
-    for path in [UPLOAD, DOWNLOAD] {
+    for path in [
+        UPLOAD,
+        DOWNLOAD,
+        "/zako.v1.store.Store/Stat",
+        "/zako.v1.batch.Batch/BatchUpload",
+    ] {
         for begun in [&b""[..], &[0, 0]] {
             let mut call = client.call(path, &[]).await;
             call.send(Bytes::from_static(begun), false).await;

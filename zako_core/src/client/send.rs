@@ -79,7 +79,13 @@ impl Client {
             *furthest = held;
             backoff.progressed();
         }
-        let mut writer = match self.writer(digest, held).await {
+        let writer = if held < digest.size() {
+            self.resume_upload(digest, held).await
+        } else {
+            // It may be present, or all there and not committed.
+            self.writer(digest, held).await
+        };
+        let mut writer = match writer {
             Ok(writer) => writer,
             Err(error) if error.is_already_exists() => return Ok(Stored::Existing),
             Err(error) => return Err(Failure::Sending(error)),

@@ -82,15 +82,17 @@ impl Client {
         if offset > held {
             return Err(CasError::not_held(*digest, offset, held));
         }
-        let mut upload = Upload {
-            client: self.clone(),
-            digest: *digest,
-            held: offset,
-            seat: None,
-            steps: None,
-            answer: None,
-            state: State::Sending,
-        };
+        self.resume_upload(digest, offset).await
+    }
+
+    /// Begins an upload at `offset`, of which the server is known to hold as much.
+    /// If the blob is there meanwhile, the writer finds out.
+    pub(super) async fn resume_upload(
+        &self,
+        digest: &Digest,
+        offset: u64,
+    ) -> Result<Box<dyn BlobWriter>> {
+        let mut upload = Upload::new(self, digest, offset);
         if digest.size() > 0 {
             self.send_from(&mut upload).await?;
         }
@@ -154,15 +156,7 @@ impl Client {
         if held == 0 {
             return Ok(());
         }
-        let mut upload = Upload {
-            client: self.clone(),
-            digest: *digest,
-            held: held.min(digest.size() - 1),
-            seat: None,
-            steps: None,
-            answer: None,
-            state: State::Sending,
-        };
+        let mut upload = Upload::new(self, digest, held.min(digest.size() - 1));
         self.send_from(&mut upload).await?;
         upload.send(Step::End).await?;
         match upload.wait().await {
@@ -185,6 +179,18 @@ fn metadata(digest: &Digest, start: u64) -> UploadRequest {
 }
 
 impl Upload {
+    fn new(client: &Client, digest: &Digest, offset: u64) -> Self {
+        Self {
+            client: client.clone(),
+            digest: *digest,
+            held: offset,
+            seat: None,
+            steps: None,
+            answer: None,
+            state: State::Sending,
+        }
+    }
+
     fn error(&self, kind: ErrorKind, message: impl Into<String>) -> CasError {
         CasError::new(kind, message).with_digest(self.digest)
     }
@@ -391,6 +397,8 @@ impl BlobWriter for Upload {
                 return Ok(());
             }
         }
+        // What may be left of the call must not keep the only stream.
+        drop(self.interrupt());
         self.client.drop_held(&self.digest).await
     }
 }

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -21,6 +21,7 @@ use tower_service::Service;
 
 use super::body::RequestBody;
 use super::deadline;
+use super::idle_body::IdleBody;
 use super::listen::Stream;
 use super::options::ServerOptions;
 use super::preface::Greeted;
@@ -28,6 +29,8 @@ use super::transport::TransportService;
 use crate::cas::{Cas, Maintain};
 use crate::negotiate::{Gate, Peer, PeerAddr};
 use crate::transport::grpc::DecodeLimits;
+
+const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
 
 /// What all calls of a server share.
 #[derive(Debug)]
@@ -69,8 +72,8 @@ impl Shared {
 pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, addr: PeerAddr) {
     let peer = Peer::new(addr);
     let service = {
-        let peer = Arc::clone(&peer);
-        service_fn(move |request| answer(routes.clone(), Arc::clone(&peer), request))
+        let (peer, idle) = (Arc::clone(&peer), shared.options.upload_idle_timeout);
+        service_fn(move |request| answer(routes.clone(), Arc::clone(&peer), idle, request))
     };
     let (stream, greeted) = Greeted::new(stream);
     let mut connection =
@@ -119,23 +122,24 @@ fn http2_settings(options: &ServerOptions) -> http2::Builder<TokioExecutor> {
 async fn answer(
     mut routes: Routes,
     peer: Arc<Peer>,
+    idle: Duration,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     request.extensions_mut().insert(peer);
     // The bulk calls mind their deadlines themselves: theirs go on after the head
     // of the answer, and an upload is parked.
-    let own = request
-        .uri()
-        .path()
-        .strip_prefix('/')
-        .and_then(|path| path.strip_prefix(TransportService::NAME))
-        .is_some_and(|method| method.starts_with('/'));
+    let service = request.uri().path().split('/').nth(1);
+    let own = service == Some(TransportService::NAME);
     let deadline = match deadline::deadline(request.headers()) {
         _ if own => None,
         Ok(deadline) => deadline,
         Err(status) => return Ok(status.into_http()),
     };
-    let answer = routes.call(request);
+    // A negotiation may pause for as long as its caller looks for blobs.
+    let answer = match own || request.uri().path() == NEGOTIATE {
+        true => routes.call(request),
+        false => routes.call(request.map(|body| IdleBody::new(body, idle))),
+    };
     match deadline {
         None => answer.await,
         Some(at) => tokio::time::timeout_at(at, answer)

@@ -11,6 +11,7 @@ mod connection;
 mod deadline;
 mod download;
 mod gated;
+mod idle_body;
 mod listen;
 mod options;
 mod preface;

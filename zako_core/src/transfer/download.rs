@@ -119,7 +119,6 @@ async fn fetch_all(
             break;
         }
         tokio::select! {
-            biased;
             Some(bytes) = moves.recv() => progress.moved(bytes),
             Some(done) = tasks.join_next() => progress.finished(joined(done)?),
         }

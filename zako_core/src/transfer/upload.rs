@@ -65,7 +65,6 @@ where
     futures::pin_mut!(blobs);
     while !work.is_done() {
         tokio::select! {
-            biased;
             Some(bytes) = moves.recv() => progress.moved(bytes),
             Some(done) = work.tasks.join_next() => work.take(done)?,
             items = blobs.next(), if work.wants_input() => match items {

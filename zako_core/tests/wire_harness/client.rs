@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
 use http::{HeaderMap, Request, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::message::{bytes_in, framed, number};
@@ -48,11 +49,18 @@ impl Client {
     pub async fn with_windows(addr: SocketAddr, stream: u32, connection: u32) -> Self {
         let tcp = TcpStream::connect(addr).await.unwrap();
         tcp.set_nodelay(true).unwrap();
+        Self::over(tcp, stream, connection).await
+    }
+
+    pub async fn over<S>(io: S, stream: u32, connection: u32) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (send, connection) = h2::client::Builder::new()
             .initial_window_size(stream)
             .initial_connection_window_size(connection)
             .max_frame_size(1 << 20)
-            .handshake(tcp)
+            .handshake(io)
             .await
             .unwrap();
         let connection = tokio::spawn(async move {

@@ -49,7 +49,7 @@ pub(super) enum Job {
     /// Seal the segments that are being appended to, so that they can be evicted.
     Roll { ack: Sender<()> },
     /// Seal and end.
-    Close { ack: oneshot::Sender<()> },
+    Close,
 }
 
 pub(super) struct Committer {
@@ -138,10 +138,9 @@ impl Committer {
         while let Ok(job) = self.next_job() {
             let mut next = job;
             while let Some(job) = next {
-                if let Job::Close { ack } = job {
+                if let Job::Close = job {
                     self.flush();
                     self.seal();
-                    let _ = ack.send(());
                     return;
                 }
                 self.stage(job);
@@ -219,7 +218,7 @@ impl Committer {
                 let _ = ack.send(());
             }
             // `run` takes these out.
-            Job::Close { .. } => {}
+            Job::Close => {}
         }
     }
 

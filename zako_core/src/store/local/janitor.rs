@@ -32,6 +32,8 @@ pub(super) enum Request {
     Collect {
         ack: oneshot::Sender<Result<GcReport>>,
     },
+    /// End.
+    Stop,
 }
 
 pub(super) struct Janitor {
@@ -80,6 +82,7 @@ impl Janitor {
     pub(super) fn run(self) {
         loop {
             match self.requests.recv_timeout(TICK) {
+                Ok(Request::Stop) => return,
                 Ok(request) => self.serve(request),
                 Err(RecvTimeoutError::Timeout) => self.tick(),
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -95,6 +98,8 @@ impl Janitor {
             Request::Collect { ack } => {
                 let _ = ack.send(self.collect());
             }
+            // `run` ends on it.
+            Request::Stop => {}
         }
     }
 
@@ -144,7 +149,10 @@ impl Janitor {
                 if shared.partials.drop_oldest() {
                     continue;
                 }
-                return false;
+                // A full file system may have room again by now; the next write
+                // finds out.
+                shared.space.relax();
+                return shared.space.has_room(bytes);
             };
             left -= 1;
             if let Err(error) = self.evict(stream, unit) {

@@ -30,11 +30,13 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use options::{Clock, Durability, StoreOptions, SystemClock, VerifyOnRead};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use self::appender::Appender;
@@ -85,6 +87,8 @@ pub struct LocalStore {
 struct Threads {
     committer: Arc<Sender<Job>>,
     janitor: Arc<Sender<Request>>,
+    /// Taken by the call that closes the store.
+    running: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 /// As [`Threads`], without keeping them going.
@@ -92,6 +96,7 @@ struct Threads {
 struct WeakThreads {
     committer: Weak<Sender<Job>>,
     janitor: Weak<Sender<Request>>,
+    running: Weak<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl LocalStore {
@@ -111,6 +116,7 @@ impl LocalStore {
         let threads = Threads {
             committer: Arc::new(committer),
             janitor: Arc::new(janitor),
+            running: Arc::default(),
         };
         let appender = |stream, active| Appender::new(Arc::clone(&shared), stream, active);
         let work = Committer::new(
@@ -119,17 +125,19 @@ impl LocalStore {
             appender(Stream::Probation, recovered.probation),
             appender(Stream::Main, recovered.main),
         );
-        spawn("zako-commit", &shared, move || work.run())?;
+        let committer = spawn("zako-commit", &shared, move || work.run())?;
         let work = Janitor::new(
             Arc::clone(&shared),
             requests,
             Arc::downgrade(&threads.committer),
         );
-        spawn("zako-janitor", &shared, move || work.run())?;
+        let janitor = spawn("zako-janitor", &shared, move || work.run())?;
+        threads.running.lock().extend([janitor, committer]);
         if let Some(rate) = shared.options.scrub_rate {
             let weak = WeakThreads {
                 committer: Arc::downgrade(&threads.committer),
                 janitor: Arc::downgrade(&threads.janitor),
+                running: Arc::downgrade(&threads.running),
             };
             tokio::spawn(verify::scrub(Arc::downgrade(&shared), weak, rate));
         }
@@ -148,12 +156,26 @@ impl LocalStore {
         if self.shared.closed.swap(true, Ordering::AcqRel) {
             return Err(stopped());
         }
-        let (ack, done) = oneshot::channel();
-        self.threads
-            .committer
-            .send(Job::Close { ack })
-            .map_err(|_| stopped())?;
-        done.await.map_err(|_| stopped())
+        // The janitor first: it waits for the committer's answers.
+        let _ = self.threads.janitor.send(Request::Stop);
+        let (committer, running) = (
+            Arc::clone(&self.threads.committer),
+            std::mem::take(&mut *self.threads.running.lock()),
+        );
+        blocking(move || {
+            let mut running = running.into_iter();
+            let janitor = running.next().map(JoinHandle::join);
+            let _ = committer.send(Job::Close);
+            let committer = running.next().map(JoinHandle::join);
+            match (janitor, committer) {
+                (Some(Ok(())), Some(Ok(()))) => Ok(()),
+                _ => Err(CasError::new(
+                    ErrorKind::Internal,
+                    "a thread of the store had failed before it was closed",
+                )),
+            }
+        })
+        .await?
     }
 
     /// The folder of the store.
@@ -477,11 +499,14 @@ fn check_bytes(digest: &Digest, data: &Bytes) -> Result<()> {
     }
 }
 
-fn spawn(name: &str, shared: &Shared, work: impl FnOnce() + Send + 'static) -> Result<()> {
+fn spawn(
+    name: &str,
+    shared: &Shared,
+    work: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name(name.to_owned())
         .spawn(work)
-        .map(drop)
         .map_err(|error| CasError::io("starting a thread of the store", &shared.root, error))
 }
 
@@ -492,6 +517,7 @@ fn upgrade(shared: &Weak<Shared>, threads: &WeakThreads) -> Option<LocalStore> {
         threads: Threads {
             committer: threads.committer.upgrade()?,
             janitor: threads.janitor.upgrade()?,
+            running: threads.running.upgrade()?,
         },
     })
 }

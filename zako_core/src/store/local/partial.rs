@@ -158,6 +158,20 @@ impl Partials {
         }
     }
 
+    /// Removes the parked uploads of blobs that are present: a crash came between
+    /// the blob's new name and the removal of the old one.
+    pub(super) fn discard_where(&self, mut present: impl FnMut(&Digest) -> bool) {
+        let found: Vec<Parked> = {
+            let mut all = self.parked.lock();
+            all.extract_if(|digest, _| present(digest))
+                .map(|(_, parked)| parked)
+                .collect()
+        };
+        for parked in &found {
+            self.discard(parked);
+        }
+    }
+
     /// Removes those that were parked longer than this ago; how many.
     pub(super) fn expire(&self, now: SystemTime, ttl: Duration) -> u64 {
         let expired: Vec<Parked> = {

@@ -152,6 +152,10 @@ fn recover_contents(shared: Arc<Shared>) -> Result<Recovered> {
         index_segment(&shared, loaded, &tombstones);
     }
 
+    shared
+        .partials
+        .discard_where(|digest| shared.index.contains(digest));
+
     let probation = take_open_segment(&shared, &mut loaded, &mut units, Stream::Probation);
     let main = take_open_segment(&shared, &mut loaded, &mut units, Stream::Main);
     for rest in &loaded {

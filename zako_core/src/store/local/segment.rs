@@ -192,7 +192,10 @@ impl SegmentTable {
             stream,
         };
         let file = self.backend.create(&path).map_err(wrap)?;
+        // The header is durable before anything is appended: from then on a segment
+        // without one is damaged, and not just begun.
         let written = write_all_at(&*file, &mut [std::io::IoSlice::new(&header.encode())], 0)
+            .and_then(|()| file.sync_data())
             .and_then(|()| self.backend.sync_dir(&self.dir));
         if let Err(error) = written {
             let _ = self.backend.remove(&path);
@@ -204,9 +207,13 @@ impl SegmentTable {
     }
 
     /// Removes a segment and its file. Readers that hold it go on.
+    ///
+    /// The removal is durable when the segment leaves the table: from then on
+    /// tombstones of its records may be dropped, and it must not come back.
     pub(super) fn remove(&self, segment: &Segment) -> Result<()> {
         self.backend
             .remove(&segment.path)
+            .and_then(|()| self.backend.sync_dir(&self.dir))
             .map_err(|error| CasError::io("removing a segment", &segment.path, error))?;
         self.segments.write().remove(&segment.id);
         Ok(())
