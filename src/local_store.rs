@@ -24,15 +24,17 @@ pub(crate) async fn open_store(config: &ServerConfig) -> Result<LocalStore, Fail
 fn store_options(config: &ServerConfig) -> Result<StoreOptions, Failure> {
     let data = &config.data.value.0;
     let max_bytes = match config.max_size.value {
-        MaxSize::Bytes(size) => size.0,
+        MaxSize::Bytes(size) => Some(size.0),
+        // The store's own default, which costs no walk through its folder.
+        MaxSize::Percent(80) => None,
         share @ MaxSize::Percent(_) => {
             let disk = disk::of(data)
                 .map_err(|error| Failure::io("asking for the free space at", data, &error))?;
-            disk::cap(share, data, &disk)
+            Some(disk::cap(share, data, &disk))
         }
     };
     let mut options = StoreOptions::default();
-    options.max_bytes = Some(max_bytes);
+    options.max_bytes = max_bytes;
     options.durability = match config.durability.value {
         DurabilityChoice::Immediate => Durability::Immediate,
         DurabilityChoice::Interval(period) => Durability::Interval(period.0),

@@ -88,11 +88,20 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
 
 /// Help and version go to stdout, all else to stderr with the code for usage.
 fn usage(error: &clap::Error) -> ExitCode {
-    // Fails on a closed pipe only, and then there is nobody to tell.
-    let _ = error.print();
-    match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        _ => ExitCode::from(Exit::Usage.code()),
+    let is_answer = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    if !is_answer && std::env::args_os().any(|arg| arg == "--json") {
+        output::report(&Failure::usage(error.to_string().trim_end()), true);
+    } else {
+        // Fails on a closed pipe only, and then there is nobody to tell.
+        let _ = error.print();
+    }
+    if is_answer {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(Exit::Usage.code())
     }
 }
 

@@ -85,6 +85,15 @@ fn usage_errors_are_2_and_help_is_0() {
     home.run(["hash"]).fails(2);
     home.run::<&str>([]).fails(2);
     home.run(["serve", "--max-size", "lots"]).fails(2);
+    let said = home.run(["serve", "--json", "--max-size", "lots"]);
+    let error: serde_json::Value = serde_json::from_str(said.fails(2)).unwrap();
+    assert!(
+        error["error"]
+            .as_str()
+            .unwrap()
+            .contains("\"lots\" is not a size"),
+        "{said}"
+    );
     let help = home.run(["--help"]).ok();
     assert!(help.contains("141"), "{help}");
     assert!(home.run(["--version"]).ok().starts_with("zako "));
@@ -169,6 +178,38 @@ fn doctor_tells_where_values_come_from() {
     let check = check.unwrap();
     assert_eq!(check["state"], "warning");
     assert!(check["found"].as_str().unwrap().contains("ZAKO_LISTN"));
+}
+
+#[test]
+fn the_readme_lists_every_setting_and_exit_code() {
+    let readme = include_str!("../README.md");
+    let home = Home::new();
+    let mut settings = 0;
+    for record in home.run(["doctor", "--json"]).json() {
+        let Some(key) = record["setting"].as_str().filter(|key| *key != "file") else {
+            continue;
+        };
+        settings += 1;
+        let variable = format!("ZAKO_{}", key.to_uppercase().replace('-', "_"));
+        let default = record["value"].as_str().unwrap();
+        let row = readme
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{key}` |")))
+            .unwrap_or_else(|| panic!("{key}"));
+        assert!(row.contains(&format!("`--{key}`")), "{row}");
+        assert!(row.contains(&format!("`{variable}`")), "{row}");
+        assert!(
+            key == "data" || row.contains(&format!("`{default}`")),
+            "{default}: {row}"
+        );
+    }
+    assert_eq!(settings, 16);
+    let help = home.run(["--help"]).ok();
+    let (_, codes) = help.split_once("Exit codes:\n").unwrap();
+    for line in codes.lines().take_while(|line| line.starts_with("  ")) {
+        let code = line.split_whitespace().next().unwrap();
+        assert!(readme.contains(&format!("\n| {code} | ")), "{code}");
+    }
 }
 
 #[test]

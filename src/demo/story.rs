@@ -32,6 +32,7 @@ pub(super) struct Opening {
 #[derive(Clone, Serialize)]
 pub(super) struct Put {
     step: &'static str,
+    files: u64,
     blobs: u64,
     bytes: u64,
     blobs_sent: u64,
@@ -94,6 +95,7 @@ impl Put {
     pub(super) fn new(step: &'static str, report: &TreeReport, took: Duration) -> Self {
         Self {
             step,
+            files: report.files,
             blobs: report.upload.blobs,
             bytes: report.upload.bytes,
             blobs_sent: report.upload.sent_blobs,
@@ -207,7 +209,7 @@ impl fmt::Display for Put {
             "             {}   {}   {} files/s",
             took(self.took),
             rate(self.bytes, self.took),
-            each_second(self.blobs, self.took),
+            each_second(self.files, self.took),
         )
     }
 }
@@ -248,16 +250,10 @@ impl fmt::Display for Finale {
         let sent = self.first_put.bytes_sent + self.second_put.bytes_sent;
         writeln!(
             f,
-            "\nPut twice, {} were {} on the wire: {} saved.",
+            "\nBoth puts had {} to store; {} travelled, {} were saved.",
             bytes(self.first_put.bytes + self.second_put.bytes),
             bytes(sent),
             bytes(self.bytes_saved),
-        )?;
-        let speedup = self.first_put.seconds / self.second_put.seconds.max(1e-9);
-        writeln!(
-            f,
-            "The second put took {:.0} % of the first's time ({speedup:.1} times as fast).",
-            100.0 / speedup.max(1e-9),
         )?;
         writeln!(f, "One digest names the whole folder:\n  {}", self.digest)?;
         write!(

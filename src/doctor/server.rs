@@ -18,6 +18,10 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 pub(super) async fn checks(config: &ClientConfig) -> Vec<Check> {
     const NAME: &str = "server";
     let url = &config.server.value;
+    if let Err(failure) = config.transport.value.check() {
+        let advice = "Set transport to auto or grpc.";
+        return vec![Check::broken("transport", failure.summary(), advice)];
+    }
     let client = match connect_to(config).await {
         Ok(client) => client,
         Err(failure) => {
