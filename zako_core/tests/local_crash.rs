@@ -52,7 +52,7 @@ fn blob(rng: &mut StdRng) -> Bytes {
     };
     // Few different ones, so that they are put and deleted again and again.
     let seed = rng.random_range(0..60u64);
-    let mut content = StdRng::seed_from_u64(seed << 20 | length as u64 / 3_000);
+    let mut content = StdRng::seed_from_u64((seed << 20) | (length as u64 / 3_000));
     let mut data = vec![0; length / 3_000 * 3_000 + seed as usize];
     content.fill(&mut data[..]);
     data.into()
@@ -245,7 +245,8 @@ async fn what_was_not_durable_is_lost_whole() {
         let fs = fs.restart(seed);
         // A large file was renamed before its bytes were synced.
         let store = open(&fs, 64 << 20).await.unwrap();
-        for digest in model.lock().unwrap().clone().keys() {
+        let known = model.lock().unwrap().clone();
+        for digest in known.keys() {
             match store.fetch_bytes(digest).await {
                 Ok(data) => assert_eq!(zako_digest::hash::bytes(&data), *digest),
                 Err(error) => assert!(

@@ -36,7 +36,7 @@ pub(super) struct Buffer {
 impl BufferPool {
     /// A buffer of this length with whatever content.
     pub(super) fn take(self: &Arc<Self>, length: usize) -> Buffer {
-        let kept = if length < POOL_FROM || length > LARGE {
+        let kept = if !(POOL_FROM..=LARGE).contains(&length) {
             None
         } else if length <= STEP {
             self.steps.lock().pop().or_else(|| Some(zeroed(STEP)))
