@@ -247,8 +247,11 @@ impl BlobWriter for MapWriter {
         if actual != self.digest {
             return Err(CasError::mismatch(self.digest, actual));
         }
-        self.state.lock().unwrap().blobs.insert(self.digest, data);
-        Ok(Stored::New)
+        let mut state = self.state.lock().unwrap();
+        Ok(match state.blobs.insert(self.digest, data) {
+            Some(_) => Stored::Existing,
+            None => Stored::New,
+        })
     }
 
     async fn park(mut self: Box<Self>) -> Result<u64> {
