@@ -21,6 +21,9 @@ use crate::transport::grpc::frame;
 /// Messages between a writer and its connection.
 const QUEUE: usize = 4;
 
+/// A disk that is slower makes a commit fail, in bytes a second.
+const SLOW_DISK: u64 = 10 << 20;
+
 /// How long, and how often, a server is asked whether it has put an interrupted
 /// upload aside.
 const PARKING: Duration = Duration::from_secs(2);
@@ -252,7 +255,9 @@ impl Upload {
 
     /// Waits for the answer.
     async fn wait(&mut self) -> Result<u64> {
-        let idle = self.client.options().idle_timeout;
+        // The server may have to bring all of it to a disk that is busy.
+        let disk = Duration::from_secs(self.held / SLOW_DISK);
+        let idle = self.client.options().idle_timeout + disk;
         let Some(answer) = self.answer.take() else {
             return Err(self.error(ErrorKind::Internal, "the upload has ended"));
         };
