@@ -4,7 +4,7 @@ use zako_core::store::{Durability, LocalStore, StoreOptions, VerifyOnRead};
 
 use crate::config::{DurabilityChoice, ServerConfig, VerifyChoice};
 use crate::disk;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::quantity::{MaxSize, Rate};
 
 /// Opens the store of a configuration, creating it if there is none.
@@ -13,8 +13,13 @@ use crate::quantity::{MaxSize, Rate};
 /// The folder can't be used, is locked, or has an unknown format.
 pub(crate) async fn open_store(config: &ServerConfig) -> Result<LocalStore, Failure> {
     let data = &config.data.value.0;
-    std::fs::create_dir_all(data)
-        .map_err(|error| Failure::io("creating the data folder", data, &error))?;
+    std::fs::create_dir_all(data).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("creating the data folder {}: {error}", data.display()),
+        )
+        .advise("Name a folder that this user may create with --data DIR.")
+    })?;
     let options = store_options(config)?;
     LocalStore::open(data, options)
         .await

@@ -118,6 +118,9 @@ fn a_store_has_one_process() {
     home.run(["gc", "--data", "data"]).ok();
     home.run(["verify", "--data", "data"]).ok();
     home.run(["verify", "--data", "absent"]).fails(3);
+    home.write("other/file", "");
+    home.run(["serve", "--data", "other"]).fails(8);
+    home.run(["serve", "--data", "other/file"]).fails(1);
     assert!(!home.path("absent").exists());
 }
 
@@ -166,8 +169,8 @@ fn variables_configure_both_ends() {
     let server = Server::start(&home, &[]);
     home.set("ZAKO_SERVER", server.url());
     home.run(["put", "file"]).ok();
-    let said = home.run(["gc"]);
-    assert!(said.code == Some(8) || said.code == Some(9), "{said}");
+    assert!(home.run(["gc"]).fails(9).contains("maintenance"));
+    home.run(["verify"]).fails(9);
 }
 
 #[test]
