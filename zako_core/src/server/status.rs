@@ -29,7 +29,8 @@ pub fn to_status(error: &CasError) -> Status {
         metadata.insert("held".to_owned(), held.to_string());
     }
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
-    let retries = matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Stale);
+    // A store without room says itself whether waiting helps.
+    let retries = error.kind() == ErrorKind::Stale;
     if let Some(after) = error.retry_after().or(retries.then_some(RETRY_AFTER)) {
         details.set_retry_info(Some(after));
     }

@@ -100,7 +100,7 @@ impl LocalStore {
     /// folder is something else or of another version, [`ErrorKind::Io`].
     pub async fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<Self> {
         let store = Self::open_in_background(path, options).await?;
-        store.shared.ready().await?;
+        store.opened().await?;
         Ok(store)
     }
 
@@ -152,6 +152,15 @@ impl LocalStore {
             tokio::spawn(verify::scrub(Arc::downgrade(&shared), weak, rate));
         }
         Ok(Self { shared, threads })
+    }
+
+    /// Waits until a store that was [opened in the
+    /// background](Self::open_in_background) has its index.
+    ///
+    /// # Errors
+    /// Why it can't be rebuilt: the store is of no use then.
+    pub async fn opened(&self) -> Result<()> {
+        self.shared.opening.wait().await
     }
 
     /// Ends the store cleanly, so that it opens fast: what is under way is
