@@ -52,7 +52,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 fn content(blob: u8, length: usize) -> (Digest, Bytes) {
     // A few lengths only, so that blobs come again.
     let length = length / 300 * 300;
-    let data: Vec<u8> = (0..length).map(|at| blob ^ (at * 7 >> 2) as u8).collect();
+    let data: Vec<u8> = (0..length).map(|at| blob ^ ((at * 7) >> 2) as u8).collect();
     (zako_digest::hash::bytes(&data), data.into())
 }
 
