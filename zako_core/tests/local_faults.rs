@@ -395,12 +395,18 @@ async fn a_failed_write_keeps_what_was_written_before_it() {
     writer.write(data.slice(..1 << 20)).await.unwrap();
     assert_eq!(writer.park().await.unwrap(), 1 << 20);
     let mut writer = store.writer(&digest, 1 << 20).await.unwrap();
-    fs.fail(fault(Call::Write, "partial", ENOSPC, 1));
-    let mut failed = writer.write(data.slice(1 << 20..2 << 20)).await;
-    if failed.is_ok() {
-        failed = writer.write(data.slice(2 << 20..3 << 20)).await;
+    fs.fail(fault(Call::Write, "partial", ENOSPC, 1_000));
+    let mut failure = None;
+    for at in 1..4 {
+        if let Err(error) = writer.write(data.slice(at << 20..(at + 1) << 20)).await {
+            failure = Some(error);
+            break;
+        }
     }
-    assert_eq!(failed.unwrap_err().kind(), ErrorKind::NoSpace);
+    assert_eq!(
+        failure.expect("the disk is full").kind(),
+        ErrorKind::NoSpace
+    );
     assert_eq!(writer.park().await.unwrap(), 1 << 20);
     fs.heal();
     let mut writer = store.writer(&digest, 1 << 20).await.unwrap();
@@ -422,4 +428,132 @@ async fn a_file_removed_by_somebody_else_is_reported_once() {
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(!present(&store, &digest).await);
     assert_eq!(store.put(&digest, data).await.unwrap(), Stored::New);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_killed_on_a_full_disk_opens_again() {
+    let fs = SimFs::new();
+    let store = open(&fs).await;
+    let (digest, data) = content(1, SMALL);
+    store.put(&digest, data).await.unwrap();
+    let after = fs.after_kill();
+    fs.power_off();
+    let _ = store.close().await;
+    // No room for a footer.
+    after.fail(fault(Call::Write, ".seg", ENOSPC, 1));
+    let store = open(&after).await;
+    assert!(store.fetch_bytes(&digest).await.is_ok());
+    is_sound(store, &after, &[digest], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_could_not_be_removed_is_removed_later() {
+    let fs = SimFs::new();
+    let store = open(&fs).await;
+    let mut all = Vec::new();
+    for number in 0..1_000 {
+        let (digest, data) = content(number, SMALL);
+        store.put(&digest, data).await.unwrap();
+        all.push(digest);
+    }
+    for digest in &all[1..] {
+        assert!(store.delete(digest).await.unwrap());
+    }
+    // The name is gone, but the folder can't be synced.
+    fs.fail(Fault {
+        after: 1,
+        ..fault(Call::Sync, "/store/segments", EIO, 2)
+    });
+    let _ = store.collect_garbage().await;
+    fs.heal();
+    store.collect_garbage().await.unwrap();
+    let left = fs.bytes_below(&Path::new(ROOT).join("segments"));
+    assert!(left < 200_000, "{left} bytes are left of a kilobyte");
+    is_sound(store, &fs, &all[..1], &all[1..]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_blob_whose_name_could_not_be_synced() {
+    let fs = SimFs::new();
+    let store = open(&fs).await;
+    let (digest, data) = content(1, LARGE);
+    let mut writer = store.writer(&digest, 0).await.unwrap();
+    writer.write(data.clone()).await.unwrap();
+    fs.fail(fault(Call::Sync, "/store/large", EIO, 1));
+    assert_eq!(writer.commit().await.unwrap_err().kind(), ErrorKind::Io);
+    assert!(!present(&store, &digest).await);
+    // What was uploaded is still held, under the name that it had before.
+    assert_eq!(store.held(&digest).await.unwrap(), LARGE as u64);
+    let writer = store.writer(&digest, LARGE as u64).await.unwrap();
+    assert_eq!(writer.commit().await.unwrap(), Stored::New);
+    is_sound(store, &fs, &[digest], &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_fit_evicts_nothing() {
+    let fs = SimFs::new();
+    let store = open(&fs).await;
+    let (kept, data) = content(1, SMALL);
+    store.put(&kept, data).await.unwrap();
+    let cap = store.max_bytes();
+    for size in [cap - 1_000, cap, cap * 2] {
+        let huge = Digest::new(*kept.hash(), size);
+        let refused = store.writer(&huge, 0).await.map(|_| ()).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NoSpace);
+        assert_eq!(refused.retry_after(), None);
+    }
+    assert!(present(&store, &kept).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_uploads_at_once_share_what_eviction_frees() {
+    let fs = SimFs::new();
+    let mut small = options(&fs);
+    small.max_bytes = Some(16 << 20);
+    let store = LocalStore::open(ROOT, small).await.unwrap();
+    for round in 0..4 {
+        let uploads = (0..12).map(|number| {
+            let (digest, data) = content(round * 100 + number, LARGE);
+            let store = &store;
+            async move { store.put(&digest, data).await }
+        });
+        for stored in futures::future::join_all(uploads).await {
+            stored.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_interval_is_kept_under_steady_load() {
+    let fs = SimFs::new();
+    let mut relaxed = options(&fs);
+    relaxed.durability = Durability::Interval(std::time::Duration::from_millis(5));
+    let store = LocalStore::open(ROOT, relaxed).await.unwrap();
+    let (first, data) = content(0, SMALL);
+    store.put(&first, data).await.unwrap();
+    let load = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for number in 1.. {
+                let (digest, data) = content(number, SMALL);
+                if store.put(&digest, data).await.is_err() {
+                    break;
+                }
+            }
+        })
+    };
+    // However long it takes: with no bound it would never be.
+    loop {
+        let after = fs.restart(1);
+        let found = open(&after).await;
+        let durable = present(&found, &first).await;
+        found.close().await.unwrap();
+        if durable {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    fs.power_off();
+    load.await.unwrap();
+    let _ = store.close().await;
 }

@@ -57,8 +57,14 @@ pub trait CasExt: Cas {
     where
         S: Stream<Item = Result<Bytes>> + Send,
     {
-        let held = self.held(digest).await?;
-        let mut writer = match self.writer(digest, held).await {
+        let mut held = self.held(digest).await?;
+        let mut writer = self.writer(digest, held).await;
+        if held > 0 && matches!(&writer, Err(error) if error.kind() == ErrorKind::NotHeld) {
+            // Another writer took what was held a moment ago, or it expired.
+            held = 0;
+            writer = self.writer(digest, held).await;
+        }
+        let mut writer = match writer {
             Ok(writer) => writer,
             Err(error) if error.is_already_exists() => return Ok(Stored::Existing),
             Err(error) => return Err(error),

@@ -17,7 +17,7 @@ use super::io::write_all_at;
 use super::record::{ALIGN, HEADER_LEN, RecordHeader, RecordKind, Stream, record_len};
 use super::segment::Segment;
 use super::shared::Shared;
-use crate::cas::{CasError, ErrorKind, Result};
+use crate::cas::{CasError, Result};
 use crate::{Digest, Hash};
 
 /// Where a staged record will lie.
@@ -118,7 +118,8 @@ impl Appender {
         let active = match &mut self.active {
             Some(active) => active,
             None => {
-                let segment = self.shared.segments.create(self.stream)?;
+                let created = self.shared.segments.create(self.stream);
+                let segment = created.inspect_err(|error| self.shared.note_full(error))?;
                 self.shared.space.add(SEGMENT_OVERHEAD);
                 segment.set_length(SEGMENT_OVERHEAD);
                 let end = HEADER_LEN as u64;
@@ -139,9 +140,7 @@ impl Appender {
         let Err(error) = active.write() else {
             return;
         };
-        if error.kind() == ErrorKind::NoSpace {
-            self.shared.space.squeeze();
-        }
+        self.shared.note_full(&error);
         self.failed.push((active.segment.id, error));
         // Take the torn records off again; a segment that can't even be cut is
         // given up.
@@ -163,6 +162,7 @@ impl Appender {
             Ok(()) => active.synced = active.written,
             Err(error) => {
                 let error = CasError::io("syncing a segment", &active.segment.path, error);
+                self.shared.note_full(&error);
                 self.failed.push((active.segment.id, error));
                 self.poison();
             }
@@ -225,7 +225,10 @@ impl Appender {
         }
         // If this fails too, the records still have to pass their hash when the
         // store opens.
-        let _ = segment.file.set_len(active.synced.end);
+        let cut = segment.file.set_len(active.synced.end);
+        if let Err(error) = cut.and_then(|()| segment.file.sync_data()) {
+            tracing::error!(segment = segment.id, %error, "its end could not be cut off either");
+        }
         // What was not published yet is still counted by its writers' reservations.
         let kept = SEGMENT_OVERHEAD + entries_footprint(&active.entries[..active.synced.entries]);
         let lost = segment.length().saturating_sub(kept);

@@ -11,6 +11,7 @@ use super::LocalStore;
 use super::committer::Job;
 use super::index::{MOST_BLOB, Place};
 use super::janitor::Request;
+use super::large::disk_bytes;
 use super::leases::MOST_LEASE_SECONDS;
 use super::options::Durability;
 use super::read;
@@ -21,6 +22,9 @@ use crate::cas::{
     Blob, BlobStat, BlobWriter, Cas, CasError, ErrorKind, Lease, Location, Result, Stored,
 };
 use crate::{BlobRange, Digest};
+
+/// Of a batch, so many bytes are handed to the committer at once.
+const BATCH_STEP: u64 = 8 << 20;
 
 #[async_trait]
 impl Cas for LocalStore {
@@ -77,9 +81,7 @@ impl Cas for LocalStore {
             return Err(CasError::already_exists(*digest));
         }
         if digest.size() > self.shared.sizes.large_from {
-            if digest.size() > self.shared.space.cap().min(MOST_BLOB) {
-                return Err(self.shared.full(digest.size()).with_digest(*digest));
-            }
+            self.check_size(digest)?;
             return Ok(Box::new(LargeWriter::open(self, digest, offset).await?));
         }
         if offset > 0 {
@@ -100,14 +102,21 @@ impl Cas for LocalStore {
         self.shared.ready().await?;
         match self.shared.index.find(digest).map(|found| found.place) {
             None => Ok(false),
-            Some(Place::Record { .. }) => self.bury(*digest, None).await,
-            Some(Place::File { .. }) => {
+            Some(Place::Record { .. }) => {
+                let deleted = self.bury(*digest, None).await?;
+                // Tombstones take room that nobody reserved.
+                if !self.shared.space.has_room(0) {
+                    let (ack, _) = oneshot::channel();
+                    let _ = self.threads.janitor.send(Request::Free { bytes: 0, ack });
+                }
+                Ok(deleted)
+            }
+            Some(place @ Place::File { number }) => {
                 let (shared, digest) = (Arc::clone(&self.shared), *digest);
-                let durable = shared.options.durability == Durability::Immediate;
+                let durable = shared.options.durability != Durability::None;
                 blocking(move || {
-                    shared.large.remove(&shared, &digest, durable, || {
-                        let now = shared.now();
-                        shared.index.remove(&digest, now, &shared.ledger).is_some()
+                    shared.large.remove(&shared, &digest, number, durable, || {
+                        shared.forget(&digest, place)
                     })
                 })
                 .await?
@@ -139,12 +148,26 @@ impl Cas for LocalStore {
         if small.is_empty() {
             return outcomes;
         }
-        let stored = self.commit_evicting(small).await;
-        for (at, place) in places.into_iter().enumerate() {
-            outcomes[place] = match &stored {
-                Ok(stored) => stored[at].clone(),
-                Err(error) => Err(error.clone()),
+        // Room is reserved for a step at once: for more of them together, more would
+        // be evicted than is needed.
+        let mut places = places.into_iter();
+        while !small.is_empty() {
+            let mut bytes = 0;
+            let fits = |(digest, _): &&(Digest, Bytes)| {
+                bytes += record_footprint(digest);
+                bytes <= BATCH_STEP
             };
+            let count = small.iter().take_while(fits).count().max(1);
+            let rest = small.split_off(count);
+            let stored = self
+                .commit_evicting(std::mem::replace(&mut small, rest))
+                .await;
+            for (at, place) in places.by_ref().take(count).enumerate() {
+                outcomes[place] = match &stored {
+                    Ok(stored) => stored[at].clone(),
+                    Err(error) => Err(error.clone()),
+                };
+            }
         }
         outcomes
     }
@@ -153,23 +176,22 @@ impl Cas for LocalStore {
 impl LocalStore {
     /// Room for bytes of a new blob, made by eviction if need be.
     pub(super) async fn make_room(&self, bytes: u64) -> Result<Room> {
-        // Others may take what was freed for this one, so it tries more than once.
-        const TRIES: usize = 8;
         let shared = &self.shared;
-        for _ in 0..TRIES {
-            if let Some(room) = shared.space.reserve(bytes, Purpose::Store) {
-                return Ok(room);
-            }
-            if bytes > shared.space.cap() {
-                break;
-            }
-            let (ack, freed) = oneshot::channel();
-            let request = Request::Free { bytes, ack };
-            if self.threads.janitor.send(request).is_err() || !freed.await.unwrap_or(false) {
-                break;
-            }
+        shared.check_open()?;
+        if let Some(room) = shared.space.reserve(bytes, Purpose::Store) {
+            return Ok(room);
         }
-        Err(shared.full(bytes))
+        if bytes > shared.space.most() {
+            return Err(shared.full(bytes));
+        }
+        // The janitor reserves, so that nobody else takes what it frees for this one.
+        let (ack, room) = oneshot::channel();
+        self.threads
+            .janitor
+            .send(Request::Free { bytes, ack })
+            .map_err(|_| stopped())?;
+        let room = room.await.map_err(|_| stopped())?;
+        room.ok_or_else(|| shared.full(bytes))
     }
 
     /// Hands verified blobs to the committer.
@@ -215,18 +237,20 @@ impl LocalStore {
     }
 
     async fn put_large(&self, digest: &Digest, data: Bytes) -> Result<Stored> {
-        let mut writer = match self.writer(digest, 0).await {
-            Ok(writer) => writer,
-            Err(error) if error.is_already_exists() => return Ok(Stored::Existing),
-            Err(error) => return Err(error),
-        };
+        self.check_size(digest)?;
+        let mut writer = LargeWriter::open(self, digest, 0).await?.discarding();
         match writer.write(data).await {
-            Ok(()) => writer.commit().await,
-            Err(error) => {
-                writer.discard().await?;
-                Err(error)
-            }
+            Ok(()) => Box::new(writer).commit().await,
+            Err(error) => Err(error),
         }
+    }
+
+    /// Refuses a blob that the store could not hold if it were empty.
+    fn check_size(&self, digest: &Digest) -> Result<()> {
+        if disk_bytes(digest.size()) > self.shared.space.most() || digest.size() > MOST_BLOB {
+            return Err(self.shared.full(digest.size()).with_digest(*digest));
+        }
+        Ok(())
     }
 
     /// Hides a damaged blob and keeps its bytes aside.
@@ -239,10 +263,10 @@ impl LocalStore {
         let (shared, name) = (Arc::clone(&self.shared), *digest);
         match place {
             Place::Record { .. } => {
-                if !data.is_empty() {
+                // Of several that find the same damage, one keeps the bytes.
+                if self.bury(name, Some(place)).await? && !data.is_empty() {
                     blocking(move || shared.quarantine.keep(&name, &data)).await?;
                 }
-                self.bury(name, Some(place)).await?;
             }
             Place::File { number } => {
                 blocking(move || shared.large.quarantine(&shared, &name, number)).await??;

@@ -349,6 +349,14 @@ impl Committer {
         }
         self.probation.end_group();
         self.main.end_group();
+        // Under steady load the queue never runs dry, and the time has to be kept
+        // all the same.
+        if let (Some(since), Durability::Interval(interval)) =
+            (self.unsynced_since, self.shared.options.durability)
+            && since.elapsed() >= interval
+        {
+            self.sync_acknowledged();
+        }
     }
 
     fn publish(&mut self, pending: Pending) {
@@ -397,7 +405,12 @@ impl Committer {
                 ack,
             } => {
                 let outcome = match self.failure(TOMBSTONE_STREAM, tombstone, &digest) {
-                    Some(error) => Err(error),
+                    Some(error) => {
+                        // Nobody knows whether the tombstone is on disk. Hidden, the
+                        // blob is stored anew when it comes again, behind it.
+                        self.shared.forget(&digest, place);
+                        Err(error)
+                    }
                     None => {
                         // Not reserved before: a full store can be emptied.
                         let room = self.shared.space.reserve(footprint(0), Purpose::Move);

@@ -198,11 +198,6 @@ impl Index {
         }
     }
 
-    /// Removes a blob; where it was.
-    pub(super) fn remove(&self, digest: &Digest, now: u32, ledger: &LeaseLedger) -> Option<Place> {
-        self.remove_when(digest, now, ledger, |_| true)
-    }
-
     /// Removes a blob if it still has this place.
     pub(super) fn remove_at(
         &self,
@@ -447,7 +442,11 @@ mod tests {
                 let at = place(at);
                 match step {
                     0 => prop_assert_eq!(index.insert(&digest, at), model.insert(digest, at)),
-                    1 => prop_assert_eq!(index.remove(&digest, 0, &ledger), model.remove(&digest)),
+                    1 => {
+                        let from = model.remove(&digest);
+                        let removed = index.remove_at(&digest, from.unwrap_or(at), 0, &ledger);
+                        prop_assert_eq!(removed, from.is_some());
+                    }
                     2 => {
                         let from = model.get(&digest).copied().unwrap_or(at);
                         let moved = index.relocate(&digest, from, at);

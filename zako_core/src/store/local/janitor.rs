@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -17,16 +17,16 @@ use super::record::{HEADER_LEN, RecordKind, Stream};
 use super::scan::scan;
 use super::segment::Segment;
 use super::shared::{Shared, stopped};
-use super::space::Purpose;
+use super::space::{Purpose, Room};
 use crate::cas::{CasError, GcReport, Result};
 use crate::{Digest, Hash};
 
 /// Work for the janitor.
 pub(super) enum Request {
-    /// Make room for so many bytes; whether there is now.
+    /// Make room for so many bytes and reserve it; `None` if that can't be.
     Free {
         bytes: u64,
-        ack: oneshot::Sender<bool>,
+        ack: oneshot::Sender<Option<Room>>,
     },
     /// Free what costs no blob.
     Collect {
@@ -41,6 +41,9 @@ pub(super) struct Janitor {
     requests: Receiver<Request>,
     /// Weak, since the committer lives as long as there is a strong one.
     committer: Weak<Sender<Job>>,
+    /// What could not be freed a moment ago can't be now: looking at everything
+    /// again for each of many writers would take long.
+    refused: Option<(u64, Instant)>,
 }
 
 /// What to do with the blobs of a segment.
@@ -62,6 +65,9 @@ struct Live {
 /// How often the janitor looks after things unasked.
 const TICK: Duration = Duration::from_secs(30);
 
+/// For so long a refusal holds for others.
+const REFUSED_FOR: Duration = Duration::from_millis(50);
+
 /// Records are moved in steps of so many bytes.
 const MOVE_STEP: u64 = 4 << 20;
 
@@ -75,28 +81,37 @@ impl Janitor {
             shared,
             requests,
             committer,
+            refused: None,
         }
     }
 
     /// Works until all who could ask are gone.
-    pub(super) fn run(self) {
+    pub(super) fn run(mut self) {
         if self.shared.opening.wait_blocking().is_err() {
             return;
         }
+        let mut next_tick = Instant::now() + TICK;
         loop {
-            match self.requests.recv_timeout(TICK) {
-                Ok(Request::Stop) => return,
+            let left = next_tick.saturating_duration_since(Instant::now());
+            match self.requests.recv_timeout(left) {
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(request) => self.serve(request),
-                Err(RecvTimeoutError::Timeout) => self.tick(),
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            // Also under steady requests.
+            if Instant::now() >= next_tick {
+                self.tick();
+                next_tick = Instant::now() + TICK;
             }
         }
     }
 
-    fn serve(&self, request: Request) {
+    fn serve(&mut self, request: Request) {
         match request {
+            // Whoever asked has gone.
+            Request::Free { ack, .. } if ack.is_closed() && !self.is_over() => {}
             Request::Free { bytes, ack } => {
-                let _ = ack.send(self.free(bytes));
+                let _ = ack.send(self.free_and_reserve(bytes));
             }
             Request::Collect { ack } => {
                 let _ = ack.send(self.collect());
@@ -125,6 +140,37 @@ impl Janitor {
         }
     }
 
+    /// Whether the store takes more than it may.
+    fn is_over(&self) -> bool {
+        !self.shared.space.has_room(0)
+    }
+
+    fn free_and_reserve(&mut self, bytes: u64) -> Option<Room> {
+        let space = &self.shared.space;
+        if let Some(room) = space.reserve(bytes, Purpose::Store) {
+            return Some(room);
+        }
+        let lately = |at: Instant| at.elapsed() < REFUSED_FOR;
+        if self
+            .refused
+            .is_some_and(|(least, at)| bytes >= least && lately(at))
+        {
+            return None;
+        }
+        // Others may take what was freed; each try frees anew.
+        const TRIES: usize = 8;
+        for _ in 0..TRIES {
+            if !self.free(bytes) {
+                break;
+            }
+            if let Some(room) = space.reserve(bytes, Purpose::Store) {
+                return Some(room);
+            }
+        }
+        self.refused = Some((bytes, Instant::now()));
+        None
+    }
+
     /// Makes room for so many bytes; whether there is.
     fn free(&self, bytes: u64) -> bool {
         let shared = &self.shared;
@@ -149,7 +195,9 @@ impl Janitor {
                     rolled = true;
                     continue;
                 }
-                if shared.partials.drop_oldest() {
+                let without = shared.space.used().saturating_sub(shared.partials.bytes());
+                let would_do = without.saturating_add(bytes) <= shared.space.limit();
+                if would_do && shared.partials.drop_oldest() {
                     continue;
                 }
                 // A full file system may have room again by now; the next write
@@ -177,6 +225,7 @@ impl Janitor {
 
     fn evict_file(&self, stream: Stream, digest: Digest, number: u32) -> Result<()> {
         let shared = &self.shared;
+        let unit = Unit::File { digest, number };
         let (now, place) = (shared.now(), Place::File { number });
         let Some(found) = shared
             .index
@@ -191,19 +240,20 @@ impl Janitor {
             if !leased {
                 shared.index.age(&digest);
             }
-            shared.enqueue(stream, Unit::File { digest, number });
+            shared.enqueue(stream, unit);
             return Ok(());
         }
-        let evicted = shared.large.remove(shared, &digest, false, || {
+        let evicted = shared.large.remove(shared, &digest, number, false, || {
             shared.index.evict(&digest, place, now, &shared.ledger)
-        })?;
+        });
+        let evicted = evicted.inspect_err(|_| shared.enqueue(stream, unit))?;
         if evicted {
             if stream == Stream::Probation {
                 shared.ghosts.lock().add(&digest);
             }
         } else if shared.index.contains(&digest) {
             // Leased since we looked.
-            shared.enqueue(stream, Unit::File { digest, number });
+            shared.enqueue(stream, unit);
         }
         Ok(())
     }
@@ -237,6 +287,13 @@ impl Janitor {
             for live in &stay {
                 shared.index.age(&live.digest);
             }
+            return Ok(None);
+        }
+        let tombstones = self.tombstones_in_use(segment, &entries);
+        let carried = tombstones.len() as u64 * footprint(0);
+        segment.set_tombstones(carried);
+        if policy == Policy::Compact && staying + carried > segment.length() / 2 {
+            // Full of what can't go yet; moving it would free little.
             return Ok(None);
         }
         let mut stay = stay;
@@ -276,7 +333,6 @@ impl Janitor {
             moved += self.move_records(segment, step, Vec::new(), target)?;
             rest = more;
         }
-        let tombstones = self.tombstones_in_use(segment, &entries);
         self.move_records(segment, &[], tombstones, target)?;
         if segment.live() > 0 {
             // Something points here after all; the next round sees what.
@@ -358,13 +414,20 @@ impl Janitor {
         for live in records {
             let mut data = vec![0; live.digest.size() as usize];
             let at = u64::from(live.offset) + HEADER_LEN as u64;
-            read_exact_at(&*segment.file, &mut data, at).map_err(|error| {
-                CasError::io("moving a blob", &segment.path, error).with_digest(live.digest)
-            })?;
+            match read_exact_at(&*segment.file, &mut data, at) {
+                Ok(()) => {}
+                // A file that ends early has lost bytes.
+                Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {}
+                Err(error) => {
+                    let error = CasError::io("moving a blob", &segment.path, error);
+                    return Err(error.with_digest(live.digest));
+                }
+            }
             if zako_digest::hash::bytes(&data) != live.digest {
                 tracing::error!(digest = %live.digest, "a stored blob is damaged");
-                shared.quarantine.keep(&live.digest, &data);
-                self.bury(live)?;
+                if self.bury(live)? {
+                    shared.quarantine.keep(&live.digest, &data);
+                }
                 continue;
             }
             bytes += footprint(live.digest.size());
@@ -385,15 +448,14 @@ impl Janitor {
         Ok(bytes)
     }
 
-    fn bury(&self, live: &Live) -> Result<()> {
+    fn bury(&self, live: &Live) -> Result<bool> {
         let (ack, outcome) = oneshot::channel();
         self.send(Job::Delete {
             digest: live.digest,
             only_at: Some(live.place),
             ack,
         })?;
-        outcome.blocking_recv().map_err(|_| stopped())??;
-        Ok(())
+        outcome.blocking_recv().map_err(|_| stopped())?
     }
 
     /// Frees the segments whose live part is less than one in `part`.
@@ -403,20 +465,26 @@ impl Janitor {
             .segments
             .all()
             .into_iter()
-            .filter(|segment| segment.is_sealed() && segment.live() < segment.length() / part)
+            .filter(|segment| segment.is_sealed() && segment.in_use() < segment.length() / part)
             .collect();
         sparse.sort_by_key(|segment| segment.live());
+        let mut outcome = Ok(());
         for segment in sparse {
             let unit = Unit::Segment(segment.id);
             self.shared.queues.lock().retain(|other| *other != unit);
             let length = segment.length();
-            if let Some(moved) = self.empty(&segment, segment.stream, Policy::Compact)? {
-                report.segments_freed += 1;
-                report.bytes_freed += length.saturating_sub(moved);
-                report.bytes_moved += moved;
+            match self.empty(&segment, segment.stream, Policy::Compact) {
+                Ok(None) => {}
+                Ok(Some(moved)) => {
+                    report.segments_freed += 1;
+                    report.bytes_freed += length.saturating_sub(moved);
+                    report.bytes_moved += moved;
+                }
+                // One that can't be read must not keep the others from being freed.
+                Err(error) => outcome = Err(error),
             }
         }
-        Ok(())
+        outcome
     }
 
     fn collect(&self) -> Result<GcReport> {
@@ -430,8 +498,12 @@ impl Janitor {
             ..GcReport::default()
         };
         report.bytes_freed = partials.saturating_sub(shared.partials.bytes());
-        // Deleted blobs may lie in the segments that are being written.
+        // Deleted blobs may lie in the segments that are being written; and what was
+        // in use of the tombstones may not be any more.
         self.roll();
+        for segment in shared.segments.all() {
+            segment.set_tombstones(0);
+        }
         self.compact(&mut report, 2)?;
         self.forget_gone_units();
         Ok(report)

@@ -65,8 +65,14 @@ impl LargeFiles {
             return Ok(Stored::Existing);
         }
         self.backend.rename(from, &path).map_err(wrap)?;
-        if shared.options.durability == Durability::Immediate {
-            self.backend.sync_dir(parent(&path)).map_err(wrap)?;
+        if shared.options.durability != Durability::None
+            && let Err(error) = self.backend.sync_dir(parent(&path))
+        {
+            // Back to what can be resumed.
+            if self.backend.rename(&path, from).is_err() {
+                let _ = self.backend.remove(&path);
+            }
+            return Err(wrap(error));
         }
         let number = shared.file_number.fetch_add(1, Ordering::Relaxed);
         let stream = shared.stream_of_new(digest);
@@ -76,11 +82,13 @@ impl LargeFiles {
         Ok(Stored::New)
     }
 
-    /// Removes a blob's file, if `hide` has taken the blob out of the index.
+    /// Removes a blob's file with this number, if `hide` has taken the blob out of
+    /// the index.
     pub(super) fn remove(
         &self,
         shared: &Shared,
         digest: &Digest,
+        number: u32,
         durable: bool,
         hide: impl FnOnce() -> bool,
     ) -> Result<bool> {
@@ -90,7 +98,15 @@ impl LargeFiles {
         if !hide() {
             return Ok(false);
         }
-        self.backend.remove(&path).map_err(wrap)?;
+        match self.backend.remove(&path) {
+            Ok(()) => {}
+            // Somebody else removed it: gone is gone.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                shared.publish(digest, Place::File { number });
+                return Err(wrap(error));
+            }
+        }
         shared.space.free(disk_bytes(digest.size()));
         if durable {
             self.backend.sync_dir(parent(&path)).map_err(wrap)?;
@@ -105,8 +121,12 @@ impl LargeFiles {
         let _changing = self.lock(digest).lock();
         let place = Place::File { number };
         if shared.forget(digest, place) {
-            shared.quarantine.take_file(digest, &path)?;
-            shared.space.free(disk_bytes(digest.size()) - digest.size());
+            shared.space.free(disk_bytes(digest.size()));
+            if let Err(error) = shared.quarantine.take_file(digest, &path) {
+                // It must not be believed when the store opens.
+                tracing::warn!(%digest, %error, "a damaged blob is removed");
+                let _ = self.backend.remove(&path);
+            }
             let wrap = |error| CasError::io("removing a damaged blob", &path, error);
             self.backend.sync_dir(parent(&path)).map_err(wrap)?;
         }

@@ -36,7 +36,7 @@ impl LeaseLedger {
     /// A lease on `size` bytes that ended at `before` now ends at `until`; times
     /// in seconds.
     pub(super) fn extend(&self, before: u32, until: u32, now: u32, size: u64) {
-        self.clear(now);
+        let now = self.clear(now);
         let counted = is_counted(before, now);
         if counted && before / 60 == until / 60 {
             return;
@@ -49,7 +49,7 @@ impl LeaseLedger {
 
     /// A leased blob of `size` bytes is gone.
     pub(super) fn end(&self, until: u32, now: u32, size: u64) {
-        self.clear(now);
+        let now = self.clear(now);
         if is_counted(until, now) {
             self.bucket(until).fetch_sub(size, Ordering::Relaxed);
         }
@@ -58,20 +58,24 @@ impl LeaseLedger {
     /// The bytes under a lease, to the minute.
     pub(super) fn leased(&self, now: u32) -> u64 {
         self.clear(now);
-        self.buckets.iter().fold(0u64, |sum, bucket| {
+        let sum = self.buckets.iter().fold(0u64, |sum, bucket| {
             sum.wrapping_add(bucket.load(Ordering::Relaxed))
-        })
+        });
+        // Two threads that change one lease may be seen between their steps.
+        if sum > i64::MAX as u64 { 0 } else { sum }
     }
 
     fn bucket(&self, until: u32) -> &AtomicU64 {
         &self.buckets[(until / 60 % MINUTES) as usize]
     }
 
-    /// Empties the buckets of the minutes that have passed, for reuse.
-    fn clear(&self, now: u32) {
+    /// Empties the buckets of the minutes that have passed, for reuse. The time by
+    /// which buckets are empty: another thread's clock reading may be later.
+    fn clear(&self, now: u32) -> u32 {
         let minute = now / 60;
-        if self.cleared.load(Ordering::Acquire) >= minute {
-            return;
+        let cleared = self.cleared.load(Ordering::Acquire);
+        if cleared >= minute {
+            return now.max(cleared.saturating_mul(60));
         }
         let _clearing = self.clearing.lock();
         let cleared = self.cleared.load(Ordering::Relaxed);
@@ -79,6 +83,7 @@ impl LeaseLedger {
             self.buckets[(passed % MINUTES) as usize].store(0, Ordering::Relaxed);
         }
         self.cleared.fetch_max(minute, Ordering::Release);
+        now
     }
 }
 

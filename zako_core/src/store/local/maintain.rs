@@ -43,7 +43,7 @@ impl Maintain for LocalStore {
         progress: mpsc::Sender<VerifyReport>,
     ) -> Result<VerifyReport> {
         self.shared.ready().await?;
-        verify::verify(self, scope, None, &progress).await
+        verify::verify(self, scope, &progress).await
     }
 
     async fn collect_garbage(&self) -> Result<GcReport> {

@@ -122,18 +122,25 @@ impl LocalStore {
         };
         let inner = Arc::clone(&shared);
         let committer = spawn("zako-commit", &shared, move || {
-            match recover::contents(&inner) {
-                Err(error) => inner.opening.finish(Err(error)),
-                Ok(open) => {
+            let contents = {
+                let _unless_it_panics = inner.opening.guard();
+                let contents = recover::contents(&inner);
+                if let Err(error) = &contents {
+                    inner.opening.finish(Err(error.clone()));
+                }
+                contents.map(|open| {
                     let appender =
                         |stream, active| Appender::new(Arc::clone(&inner), stream, active);
-                    let (probation, main) = (
+                    let appenders = (
                         appender(Stream::Probation, open.probation),
                         appender(Stream::Main, open.main),
                     );
                     inner.opening.finish(Ok(()));
-                    Committer::new(inner, jobs, probation, main).run();
-                }
+                    appenders
+                })
+            };
+            if let Ok((probation, main)) = contents {
+                Committer::new(inner, jobs, probation, main).run();
             }
         })?;
         let work = Janitor::new(

@@ -66,7 +66,10 @@ impl Partials {
                 .name
                 .rsplit_once('.')
                 .and_then(|(digest, number)| {
-                    Some((digest.parse::<Digest>().ok()?, number.parse::<u64>().ok()?))
+                    Some((
+                        digest.parse::<Digest>().ok()?,
+                        u64::from(number.parse::<u32>().ok()?),
+                    ))
                 })
                 .filter(|(digest, _)| entry.length <= digest.size())
             else {

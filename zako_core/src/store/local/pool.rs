@@ -13,8 +13,9 @@ pub(super) const STEP: usize = 256 << 10;
 
 const LARGE: usize = 1 << 20;
 
-/// Smaller buffers are cheap to make anew.
-const POOL_FROM: usize = 32 << 10;
+/// Smaller buffers are cheap to make anew. And a kept buffer is at least half full,
+/// so that `Bytes` that live on don't hold much more memory than they show.
+const POOL_FROM: usize = STEP / 2;
 
 #[derive(Debug, Default)]
 pub(super) struct BufferPool {
@@ -36,12 +37,12 @@ pub(super) struct Buffer {
 impl BufferPool {
     /// A buffer of this length with whatever content.
     pub(super) fn take(self: &Arc<Self>, length: usize) -> Buffer {
-        let kept = if !(POOL_FROM..=LARGE).contains(&length) {
-            None
-        } else if length <= STEP {
-            self.steps.lock().pop().or_else(|| Some(zeroed(STEP)))
+        let kept = if (POOL_FROM..=STEP).contains(&length) {
+            Some(self.steps.lock().pop().unwrap_or_else(|| zeroed(STEP)))
+        } else if (LARGE / 2..=LARGE).contains(&length) {
+            Some(self.large.lock().pop().unwrap_or_else(|| zeroed(LARGE)))
         } else {
-            self.large.lock().pop().or_else(|| Some(zeroed(LARGE)))
+            None
         };
         Buffer {
             bytes: kept.unwrap_or_else(|| zeroed(length)),
@@ -57,7 +58,7 @@ fn zeroed(length: usize) -> Box<[u8]> {
 
 impl Buffer {
     pub(super) fn freeze(self) -> Bytes {
-        if self.bytes.len() == self.length && self.length < POOL_FROM {
+        if !matches!(self.bytes.len(), STEP | LARGE) {
             let mut this = self;
             return Bytes::from(std::mem::take(&mut this.bytes));
         }
@@ -106,10 +107,10 @@ mod tests {
     #[test]
     fn buffers_come_back() {
         let pool = Arc::new(BufferPool::default());
-        let mut buffer = pool.take(100_000);
-        buffer[99_999] = 7;
+        let mut buffer = pool.take(200_000);
+        buffer[199_999] = 7;
         let bytes = buffer.freeze();
-        assert_eq!((bytes.len(), bytes[99_999]), (100_000, 7));
+        assert_eq!((bytes.len(), bytes[199_999]), (200_000, 7));
         let clone = bytes.slice(10..20);
         drop(bytes);
         assert_eq!(pool.steps.lock().len(), 0);

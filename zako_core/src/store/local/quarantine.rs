@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::io::{Backend, write_all_at};
+use super::io::{Access, Backend, write_all_at};
 use super::space::Space;
 use crate::Digest;
 use crate::cas::{CasError, Result};
@@ -29,7 +29,12 @@ impl Quarantine {
         for entry in &entries {
             space.add(entry.length);
             let number = entry.name.rsplit('.').next();
-            next = next.max(number.and_then(|number| number.parse().ok()).unwrap_or(0) + 1);
+            next = next.max(
+                number
+                    .and_then(|number| number.parse::<u32>().ok())
+                    .map_or(0, u64::from)
+                    + 1,
+            );
         }
         Ok(Self {
             dir,
@@ -62,11 +67,12 @@ impl Quarantine {
         }
     }
 
-    /// Takes in the file of a damaged blob, whose bytes are counted already.
+    /// Takes in the file of a damaged blob.
     pub(super) fn take_file(&self, digest: &Digest, from: &Path) -> Result<()> {
         let path = self.next_path(&digest.file_name());
         self.move_in(from, &path)?;
-        self.files.fetch_add(1, Ordering::Relaxed);
+        let file = self.backend.open(&path, Access::Read);
+        self.count(file.and_then(|file| file.length()).unwrap_or(digest.size()));
         Ok(())
     }
 

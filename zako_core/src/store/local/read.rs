@@ -11,6 +11,7 @@ use zako_digest::hash::Hasher;
 
 use super::index::{Found, Place};
 use super::io::{BackendFile, read_exact_at};
+use super::large::disk_bytes;
 use super::options::VerifyOnRead;
 use super::pool::{BufferPool, STEP};
 use super::record::HEADER_LEN;
@@ -200,9 +201,10 @@ async fn read_at(
     let mut have = 0;
     while have < length {
         match file.read_now(&mut buffer[have..], offset + have as u64)? {
-            Some(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-            Some(read) => have += read,
-            None => {
+            Some(read) if read > 0 => have += read,
+            // Some kernels answer 0 in the middle of a file; whether this is its end,
+            // the waiting read tells.
+            Some(_) | None => {
                 let file = Arc::clone(file);
                 let read = move || {
                     read_exact_at(&*file, &mut buffer[have..], offset + have as u64)?;
@@ -232,7 +234,11 @@ async fn damaged(store: &LocalStore, digest: &Digest, place: Place, data: Bytes)
 /// Somebody else removed the file or the segment of a blob.
 async fn vanished(store: &LocalStore, digest: &Digest, place: Place) -> CasError {
     tracing::error!(%digest, "the file of a stored blob is gone");
-    store.shared.forget(digest, place);
+    if store.shared.forget(digest, place)
+        && let Place::File { .. } = place
+    {
+        store.shared.space.free(disk_bytes(digest.size()));
+    }
     CasError::new(
         ErrorKind::Corrupt,
         "the file of the stored blob was removed by somebody else",

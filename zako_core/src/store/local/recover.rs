@@ -15,9 +15,9 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::appender::{Active, SEGMENT_OVERHEAD, footprint};
+use super::appender::Active;
 use super::eviction::{Ghosts, Queues, Unit};
-use super::footer::FooterEntry;
+use super::footer::{ENTRY_LEN, FooterEntry, TRAILER_LEN};
 use super::index::{Index, MOST_BLOB, Place};
 use super::io::Backend;
 use super::large::{LargeFiles, disk_bytes};
@@ -78,13 +78,16 @@ pub(super) fn prepare(root: &Path, options: StoreOptions) -> Result<Arc<Shared>>
         Ok(path)
     };
     let large = LargeFiles::new(dir("large")?, Arc::clone(&backend));
-    let first = large.folders().last();
-    if first.is_none_or(|folder| backend.list(&folder).is_err()) {
-        for folder in large.folders() {
+    let mut made = false;
+    for folder in large.folders() {
+        if backend.list(&folder).is_err() {
             backend
                 .create_dir_all(&folder)
                 .map_err(|error| CasError::io("making a folder of the store", &folder, error))?;
+            made = true;
         }
+    }
+    if made {
         backend.sync_dir(&root.join("large")).map_err(wrap)?;
     }
     let segments = SegmentTable::new(dir("segments")?, Arc::clone(&backend));
@@ -182,6 +185,12 @@ fn recover_large(shared: &Shared, units: &mut Vec<(SystemTime, Stream, Unit)>) -
             .backend
             .list(&folder)
             .map_err(|error| CasError::io("listing large blobs", &folder, error))?;
+        if !entries.is_empty() {
+            shared
+                .backend
+                .sync_dir(&folder)
+                .map_err(|error| CasError::io("syncing large blobs", &folder, error))?;
+        }
         for entry in entries {
             let path = folder.join(&entry.name);
             let digest = entry.name.parse::<Digest>().ok().filter(|digest| {
@@ -213,6 +222,12 @@ fn load_segments(
         .backend
         .list(dir)
         .map_err(|error| CasError::io("listing segments", dir, error))?;
+    // A killed process may have left names that are not on disk yet; what is built
+    // on them now must not lose them.
+    shared
+        .backend
+        .sync_dir(dir)
+        .map_err(|error| CasError::io("syncing the segments' folder", dir, error))?;
     let mut all = Vec::with_capacity(files.len());
     for file in files {
         let path = dir.join(&file.name);
@@ -249,12 +264,18 @@ fn load(segment: Arc<Segment>) -> Result<Loaded> {
                 );
             }
             let wrap = |error| CasError::io("recovering a segment", &segment.path, error);
-            segment.file.set_len(found.end).map_err(wrap)?;
+            if segment.file.length().map_err(wrap)? != found.end {
+                segment.file.set_len(found.end).map_err(wrap)?;
+            }
             // What was just read may be in memory only: a record that was written
             // and not synced when the process was killed.
             segment.file.sync_data().map_err(wrap)?;
-            // A footer makes the next opening fast, and a later crash harmless.
-            segment.write_footer(&found.entries, found.end)?;
+            // A footer makes the next opening fast. On a full disk the store has to
+            // open all the same, to make room.
+            if let Err(error) = segment.write_footer(&found.entries, found.end) {
+                tracing::warn!(%error, "a segment was left without a footer");
+                let _ = segment.file.set_len(found.end);
+            }
             (found.entries, found.end)
         }
     };
@@ -270,9 +291,10 @@ fn load(segment: Arc<Segment>) -> Result<Loaded> {
 
 fn index_segment(shared: &Shared, loaded: &Loaded, tombstones: &HashMap<Hash, u64>) {
     let segment = &loaded.segment;
-    let mut length = SEGMENT_OVERHEAD;
+    // From where the records end, not from their lengths: damaged ones between them
+    // take their place, too.
+    let length = loaded.end + (loaded.entries.len() * ENTRY_LEN + TRAILER_LEN) as u64;
     for entry in &loaded.entries {
-        length += footprint(u64::from(entry.length));
         let buried = tombstones
             .get(&entry.hash)
             .is_some_and(|sequence| *sequence > entry.sequence);

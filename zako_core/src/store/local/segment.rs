@@ -27,6 +27,8 @@ pub(super) struct Segment {
     sealed: AtomicBool,
     /// The lowest sequence number of a record in it.
     first_sequence: AtomicU64,
+    /// Bytes of tombstones that were still in use when somebody looked.
+    tombstones: AtomicU64,
 }
 
 /// All segments, by number.
@@ -55,6 +57,7 @@ impl Segment {
             live: AtomicU64::new(0),
             sealed: AtomicBool::new(false),
             first_sequence: AtomicU64::new(u64::MAX),
+            tombstones: AtomicU64::new(0),
         })
     }
 
@@ -141,6 +144,16 @@ impl Segment {
         self.first_sequence.fetch_min(sequence, Ordering::Relaxed);
     }
 
+    /// Bytes that would have to be moved to free it, as far as is known.
+    pub(super) fn in_use(&self) -> u64 {
+        self.live() + self.tombstones.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes of its tombstones are in use.
+    pub(super) fn set_tombstones(&self, bytes: u64) {
+        self.tombstones.store(bytes, Ordering::Relaxed);
+    }
+
     /// Whether it may have a record older than this sequence number.
     pub(super) fn has_older(&self, sequence: u64) -> bool {
         self.first_sequence.load(Ordering::Relaxed) < sequence
@@ -177,7 +190,8 @@ impl SegmentTable {
 
     /// Takes up a segment that was found on disk.
     pub(super) fn add(&self, segment: Arc<Segment>) {
-        self.next.fetch_max(segment.id + 1, Ordering::Relaxed);
+        self.next
+            .fetch_max(segment.id.saturating_add(1), Ordering::Relaxed);
         self.segments.write().insert(segment.id, segment);
     }
 
@@ -211,10 +225,13 @@ impl SegmentTable {
     /// The removal is durable when the segment leaves the table: from then on
     /// tombstones of its records may be dropped, and it must not come back.
     pub(super) fn remove(&self, segment: &Segment) -> Result<()> {
-        self.backend
-            .remove(&segment.path)
-            .and_then(|()| self.backend.sync_dir(&self.dir))
-            .map_err(|error| CasError::io("removing a segment", &segment.path, error))?;
+        match self.backend.remove(&segment.path) {
+            // An earlier try got this far.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            outcome => outcome,
+        }
+        .and_then(|()| self.backend.sync_dir(&self.dir))
+        .map_err(|error| CasError::io("removing a segment", &segment.path, error))?;
         self.segments.write().remove(&segment.id);
         Ok(())
     }

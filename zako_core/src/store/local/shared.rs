@@ -86,6 +86,14 @@ impl Shared {
         self.check_open()
     }
 
+    /// If the file system is full, what the store has now is all that it may have,
+    /// until that changes.
+    pub(super) fn note_full(&self, error: &CasError) {
+        if error.kind() == ErrorKind::NoSpace {
+            self.space.squeeze();
+        }
+    }
+
     /// The stream that a new blob belongs to.
     pub(super) fn stream_of_new(&self, digest: &Digest) -> Stream {
         if self.ghosts.lock().take(digest) {

@@ -60,6 +60,11 @@ impl Space {
             .saturating_sub(self.reserve)
     }
 
+    /// The most bytes that one blob can take, in an empty store.
+    pub(super) fn most(&self) -> u64 {
+        self.cap.saturating_sub(self.reserve)
+    }
+
     /// Whether so much more can be had now.
     pub(super) fn has_room(&self, bytes: u64) -> bool {
         self.used().saturating_add(bytes) <= self.limit()

@@ -15,7 +15,6 @@ use zako_digest::hash::Hasher;
 use super::LocalStore;
 use super::io::{BackendFile, read_exact_at, write_all_at};
 use super::large::disk_bytes;
-use super::options::Durability;
 use super::partial::Parked;
 use super::shared::Shared;
 use super::space::Room;
@@ -40,12 +39,15 @@ pub(super) struct LargeWriter {
     pending: Vec<Bytes>,
     pending_bytes: usize,
     held: u64,
+    /// The file system was full once, and room was made.
+    relieved: bool,
     state: State,
 }
 
 enum State {
     Idle(Box<Upload>),
-    Busy(JoinHandle<(Box<Upload>, Result<()>)>),
+    /// Gives the bytes back that it could not write.
+    Busy(JoinHandle<(Box<Upload>, Vec<Bytes>, Result<()>)>),
     /// A step failed; what was written before it is still worth keeping.
     Failed(Option<Box<Upload>>, CasError),
 }
@@ -61,6 +63,8 @@ struct Upload {
     room: Room,
     /// Whether bytes of an earlier upload were taken over.
     resumed: bool,
+    /// Nobody will resume it: its drop discards it.
+    discarding: bool,
     finished: bool,
 }
 
@@ -76,8 +80,17 @@ impl LargeWriter {
             pending: Vec::new(),
             pending_bytes: 0,
             held: upload.length,
+            relieved: false,
             state: State::Idle(Box::new(upload)),
         })
+    }
+
+    /// As this, for bytes that nobody will resume to send.
+    pub(super) fn discarding(mut self) -> Self {
+        if let State::Idle(upload) = &mut self.state {
+            upload.discarding = true;
+        }
+        self
     }
 
     /// Waits for the step under way.
@@ -85,8 +98,17 @@ impl LargeWriter {
         if let State::Busy(step) = &mut self.state {
             // Cancelled here, the next call waits again.
             self.state = match step.await {
-                Ok((upload, Ok(()))) => State::Idle(upload),
-                Ok((upload, Err(error))) => State::Failed(Some(upload), error),
+                Ok((upload, _, Ok(()))) => State::Idle(upload),
+                // Eviction may relieve a full file system, once.
+                Ok((upload, unwritten, Err(error)))
+                    if error.kind() == ErrorKind::NoSpace && !self.relieved =>
+                {
+                    self.relieved = true;
+                    self.pending_bytes += unwritten.iter().map(Bytes::len).sum::<usize>();
+                    self.pending.splice(0..0, unwritten);
+                    State::Idle(upload)
+                }
+                Ok((upload, _, Err(error))) => State::Failed(Some(upload), error),
                 Err(_) => State::Failed(None, panicked()),
             };
         }
@@ -106,7 +128,8 @@ impl LargeWriter {
             return Ok(());
         };
         let bytes = self.pending_bytes as u64;
-        if upload.room.left() < bytes {
+        let squeezed = self.relieved && !self.store.shared.space.has_room(0);
+        if upload.room.left() < bytes || squeezed {
             let rest = self.digest.size() - upload.length;
             let more = bytes.max(ROOM_STEP.min(rest));
             match self.store.make_room(more).await {
@@ -127,7 +150,7 @@ impl LargeWriter {
         self.state = match std::mem::replace(&mut self.state, failed) {
             State::Idle(mut upload) => State::Busy(tokio::task::spawn_blocking(move || {
                 let written = upload.write(&pending, bytes as u64);
-                (upload, written)
+                (upload, pending, written)
             })),
             other => other,
         };
@@ -143,9 +166,17 @@ impl LargeWriter {
 
     /// The upload, once nothing is under way.
     async fn into_upload(mut self) -> (Option<Box<Upload>>, Result<()>) {
-        let outcome = match self.flush().await {
-            Ok(()) => self.settle().await,
-            Err(error) => Err(error),
+        let outcome = loop {
+            if let Err(error) = self.flush().await {
+                break Err(error);
+            }
+            if let Err(error) = self.settle().await {
+                break Err(error);
+            }
+            // A step that has to be tried again is pending again.
+            if self.pending.is_empty() {
+                break Ok(());
+            }
         };
         match self.state {
             State::Idle(upload) => (Some(upload), outcome),
@@ -235,6 +266,7 @@ impl Upload {
                 length: 0,
                 room,
                 resumed: false,
+                discarding: false,
                 finished: false,
             });
         }
@@ -268,6 +300,7 @@ impl Upload {
             length,
             room,
             resumed: true,
+            discarding: false,
             finished: false,
         };
         upload.cut(offset)?;
@@ -308,9 +341,7 @@ impl Upload {
         let mut slices: Vec<IoSlice<'_>> = data.iter().map(|data| IoSlice::new(data)).collect();
         if let Err(error) = write_all_at(&*self.file, &mut slices, self.length) {
             let error = CasError::io("writing an upload", &self.path, error);
-            if error.kind() == ErrorKind::NoSpace {
-                self.shared.space.squeeze();
-            }
+            self.shared.note_full(&error);
             // What a short write left behind the end must not be taken for held.
             let _ = self.file.set_len(self.length);
             return Err(error.with_digest(self.digest));
@@ -351,9 +382,9 @@ impl Upload {
                 CasError::mismatch(self.digest, actual)
             });
         }
-        if self.shared.options.durability == Durability::Immediate
-            && let Err(error) = self.file.sync_data()
-        {
+        // In every durability: the name alone, without the bytes, would be believed
+        // when the store opens.
+        if let Err(error) = self.file.sync_data() {
             // After a failed sync nobody knows what is on disk.
             let error = CasError::io("syncing an upload", &self.path, error);
             self.discard();
@@ -392,7 +423,9 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.discarding {
+            self.discard();
+        } else if !self.finished {
             let parked = self.parked();
             self.shared.partials.park(self.digest, parked);
         }
