@@ -1,0 +1,131 @@
+//! `zako.toml`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::{ClientKeys, ServerKeys};
+use crate::failure::Failure;
+
+/// What `zako.toml` says; empty if there is none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ConfigFile {
+    path: Option<PathBuf>,
+    keys: Keys,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Keys {
+    server: ServerKeys,
+    client: ClientKeys,
+}
+
+impl ConfigFile {
+    pub(crate) const NAME: &'static str = "zako.toml";
+
+    /// Reads `--config`, else the file that `ZAKO_CONFIG` names, else
+    /// `./zako.toml`, else `zako.toml` in the platform's configuration folder.
+    ///
+    /// # Errors
+    /// A file that was named isn't there; the file can't be read, is no TOML, or
+    /// has an unknown key or a bad value.
+    pub(crate) fn load(flag: Option<&Path>) -> Result<Self, Failure> {
+        let variable = std::env::var_os("ZAKO_CONFIG").filter(|path| !path.is_empty());
+        if let Some(path) = flag.map(Path::to_owned).or(variable.map(PathBuf::from)) {
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| Failure::io("reading the configuration", &path, &error))?;
+            return Self::parse(&path, &text);
+        }
+        for path in Self::places() {
+            match std::fs::read_to_string(&path) {
+                Ok(text) => return Self::parse(&path, &text),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) => {}
+                Err(error) => {
+                    return Err(Failure::io("reading the configuration", &path, &error));
+                }
+            }
+        }
+        Ok(Self::default())
+    }
+
+    /// Where the file is looked for when none is named.
+    pub(crate) fn places() -> Vec<PathBuf> {
+        let mut places = vec![PathBuf::from(Self::NAME)];
+        if let Some(dirs) = directories::ProjectDirs::from("", "", "zako") {
+            places.push(dirs.config_dir().join(Self::NAME));
+        }
+        places
+    }
+
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Failure> {
+        let mut keys: Keys = toml::from_str(text).map_err(|error| {
+            Failure::usage(format!("{}: {error}", path.display()).trim_end())
+                .advise("The README lists all keys; `zako doctor` shows what is in force.")
+        })?;
+        // A relative path means the same from wherever the command is run.
+        if let (Some(data), Some(folder)) = (&mut keys.server.data, path.parent()) {
+            *data = folder.join(&data);
+        }
+        Ok(Self {
+            path: Some(path.to_owned()),
+            keys,
+        })
+    }
+
+    /// Where it was found.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    pub(super) fn server(&self) -> &ServerKeys {
+        &self.keys.server
+    }
+
+    pub(super) fn client(&self) -> &ClientKeys {
+        &self.keys.client
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let failure = ConfigFile::parse(Path::new("x/zako.toml"), text).unwrap_err();
+        assert_eq!(failure.exit(), crate::failure::Exit::Usage);
+        failure.to_string()
+    }
+
+    #[test]
+    fn unknown_keys_are_pointed_at() {
+        let text = refusal("[server]\nlisten = \"127.0.0.1:1\"\n  max_size = \"1G\"\n");
+        assert!(text.contains("x/zako.toml"), "{text}");
+        assert!(text.contains("line 3, column 3"), "{text}");
+        assert!(text.contains("unknown field `max_size`"), "{text}");
+        assert!(text.contains("`max-size`"), "{text}");
+
+        let text = refusal("[serve]\n");
+        assert!(text.contains("line 1, column 2"), "{text}");
+    }
+
+    #[test]
+    fn bad_values_are_pointed_at() {
+        let text = refusal("[server]\nmax-size = \"lots\"\n");
+        assert!(text.contains("line 2, column 12"), "{text}");
+        assert!(text.contains("\"lots\" is not a size"), "{text}");
+        assert!(refusal("[server\n").contains("line 1"));
+    }
+
+    #[test]
+    fn a_relative_data_folder_is_the_files_neighbour() {
+        let file = ConfigFile::parse(Path::new("/etc/zako.toml"), "server.data = \"store\"");
+        let file = file.unwrap();
+        assert_eq!(file.server().data.as_deref(), Some(Path::new("/etc/store")));
+    }
+}

@@ -1,0 +1,383 @@
+//! The configuration of the server and its store.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Deserialize;
+use zako_core::server::ListenAddr;
+
+use super::layers::from_text;
+use super::{Layers, Setting};
+use crate::failure::Failure;
+use crate::quantity::{MaxSize, Period, Rate};
+
+/// The server's keys: flags, and the table `[server]` of `zako.toml`.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub(crate) struct ServerKeys {
+    /// Where to listen: ADDR:PORT (port 0 takes a free one) or unix:/PATH
+    /// [env: ZAKO_LISTEN] [default: 127.0.0.1:7420]
+    #[arg(long, value_name = "ADDR:PORT")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) listen: Option<ListenAddr>,
+
+    /// The folder of the store [env: ZAKO_DATA] [default: the platform's data folder]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// The most disk to use: a size, or a share of the free disk
+    /// [env: ZAKO_MAX_SIZE] [default: 80%]
+    #[arg(long, value_name = "SIZE|PERCENT%")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) max_size: Option<MaxSize>,
+
+    /// When a blob counts as stored: immediate (it is on disk), a time like 100ms
+    /// (it will be by then), or none [env: ZAKO_DURABILITY] [default: immediate]
+    #[arg(long, value_name = "MODE", help_heading = "Store")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) durability: Option<DurabilityChoice>,
+
+    /// Which reads re-hash a blob: never, first, always
+    /// [env: ZAKO_VERIFY_ON_READ] [default: first]
+    #[arg(long, value_name = "WHEN", help_heading = "Store")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) verify_on_read: Option<VerifyChoice>,
+
+    /// For how long a blob that a client was told of is not evicted
+    /// [env: ZAKO_LEASE] [default: 1h]
+    #[arg(long, value_name = "TIME", help_heading = "Store")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) lease: Option<Period>,
+
+    /// For how long an interrupted upload can be resumed
+    /// [env: ZAKO_PARTIAL_TTL] [default: 1day]
+    #[arg(long, value_name = "TIME", help_heading = "Store")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) partial_ttl: Option<Period>,
+
+    /// How fast the store is re-hashed in the background: bytes a second, or off
+    /// [env: ZAKO_SCRUB_RATE] [default: off]
+    #[arg(long, value_name = "RATE", help_heading = "Store")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) scrub_rate: Option<Rate>,
+
+    /// Whether bytes move under one-time tokens only
+    /// [env: ZAKO_REQUIRE_TOKEN] [default: true]
+    #[arg(long, value_name = "BOOL", help_heading = "Access")]
+    pub(crate) require_token: Option<bool>,
+
+    /// How long an unused token is good [env: ZAKO_TOKEN_TTL] [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Access")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) token_ttl: Option<Period>,
+
+    /// Who may verify the store and collect garbage: loopback, anyone, nobody
+    /// [env: ZAKO_MAINTENANCE] [default: loopback]
+    #[arg(long, value_name = "WHO", help_heading = "Access")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) maintenance: Option<MaintenanceChoice>,
+
+    /// When a transport session without traffic ends
+    /// [env: ZAKO_SESSION_IDLE] [default: 5m]
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) session_idle: Option<Period>,
+
+    /// When an upload that sends nothing is parked
+    /// [env: ZAKO_UPLOAD_IDLE_TIMEOUT] [default: 1m]
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) upload_idle_timeout: Option<Period>,
+
+    /// How long a shutdown waits for what is in flight, before it is parked
+    /// [env: ZAKO_DRAIN_TIMEOUT] [default: 30s]
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) drain_timeout: Option<Period>,
+}
+
+/// The server's configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerConfig {
+    pub(crate) listen: Setting<ListenAddr>,
+    pub(crate) data: Setting<DataDir>,
+    pub(crate) max_size: Setting<MaxSize>,
+    pub(crate) durability: Setting<DurabilityChoice>,
+    pub(crate) verify_on_read: Setting<VerifyChoice>,
+    pub(crate) lease: Setting<Period>,
+    pub(crate) partial_ttl: Setting<Period>,
+    pub(crate) scrub_rate: Setting<Rate>,
+    pub(crate) require_token: Setting<bool>,
+    pub(crate) token_ttl: Setting<Period>,
+    pub(crate) maintenance: Setting<MaintenanceChoice>,
+    pub(crate) session_idle: Setting<Period>,
+    pub(crate) upload_idle_timeout: Setting<Period>,
+    pub(crate) drain_timeout: Setting<Period>,
+}
+
+/// The folder of the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DataDir(pub(crate) PathBuf);
+
+/// When a blob counts as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DurabilityChoice {
+    Immediate,
+    Interval(Period),
+    None,
+}
+
+/// Declares a choice among words, with its text form.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident: $what:literal { $($variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum $name { $($variant),+ }
+
+        impl FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                match text {
+                    $($word => Ok(Self::$variant),)+
+                    _ => Err(format!(
+                        concat!("{:?} is not ", $what, ": write one of", $(" ", $word),+),
+                        text
+                    )),
+                }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word),+ })
+            }
+        }
+    };
+}
+
+words! {
+    /// Which reads re-hash a blob.
+    VerifyChoice: "a moment to verify" { Never = "never", First = "first", Always = "always" }
+}
+
+words! {
+    /// Who may look after the store.
+    MaintenanceChoice: "a group of callers" { Loopback = "loopback", Anyone = "anyone", Nobody = "nobody" }
+}
+
+impl ServerConfig {
+    pub(super) const KEYS: &[&str] = &[
+        "listen",
+        "data",
+        "max-size",
+        "durability",
+        "verify-on-read",
+        "lease",
+        "partial-ttl",
+        "scrub-rate",
+        "require-token",
+        "token-ttl",
+        "maintenance",
+        "session-idle",
+        "upload-idle-timeout",
+        "drain-timeout",
+    ];
+
+    /// # Errors
+    /// A variable's value can't be read, or this platform has no data folder and
+    /// none is configured.
+    pub(crate) fn resolve(flags: ServerKeys, layers: &Layers<'_>) -> Result<Self, Failure> {
+        let file = layers.file().server().clone();
+        let period = |seconds| Period(Duration::from_secs(seconds));
+        let config = Self {
+            listen: layers.pick("listen", flags.listen, file.listen, default_listen()?)?,
+            data: layers.pick(
+                "data",
+                flags.data.map(DataDir),
+                file.data.map(DataDir),
+                DataDir(default_data_dir()),
+            )?,
+            max_size: layers.pick(
+                "max-size",
+                flags.max_size,
+                file.max_size,
+                MaxSize::Percent(80),
+            )?,
+            durability: layers.pick(
+                "durability",
+                flags.durability,
+                file.durability,
+                DurabilityChoice::Immediate,
+            )?,
+            verify_on_read: layers.pick(
+                "verify-on-read",
+                flags.verify_on_read,
+                file.verify_on_read,
+                VerifyChoice::First,
+            )?,
+            lease: layers.pick("lease", flags.lease, file.lease, period(3600))?,
+            partial_ttl: layers.pick(
+                "partial-ttl",
+                flags.partial_ttl,
+                file.partial_ttl,
+                period(24 * 3600),
+            )?,
+            scrub_rate: layers.pick("scrub-rate", flags.scrub_rate, file.scrub_rate, Rate::Off)?,
+            require_token: layers.pick(
+                "require-token",
+                flags.require_token,
+                file.require_token,
+                true,
+            )?,
+            token_ttl: layers.pick("token-ttl", flags.token_ttl, file.token_ttl, period(30))?,
+            maintenance: layers.pick(
+                "maintenance",
+                flags.maintenance,
+                file.maintenance,
+                MaintenanceChoice::Loopback,
+            )?,
+            session_idle: layers.pick(
+                "session-idle",
+                flags.session_idle,
+                file.session_idle,
+                period(300),
+            )?,
+            upload_idle_timeout: layers.pick(
+                "upload-idle-timeout",
+                flags.upload_idle_timeout,
+                file.upload_idle_timeout,
+                period(60),
+            )?,
+            drain_timeout: layers.pick(
+                "drain-timeout",
+                flags.drain_timeout,
+                file.drain_timeout,
+                period(30),
+            )?,
+        };
+        if config.data.value.0.as_os_str().is_empty() {
+            return Err(Failure::usage("there is no data folder for this user")
+                .advise("Name one with --data DIR or ZAKO_DATA."));
+        }
+        Ok(config)
+    }
+}
+
+fn default_listen() -> Result<ListenAddr, Failure> {
+    "127.0.0.1:7420"
+        .parse()
+        .map_err(|error| Failure::usage(format!("127.0.0.1:7420: {error}")))
+}
+
+/// Empty if the platform has none for this user.
+fn default_data_dir() -> PathBuf {
+    directories::ProjectDirs::from("", "", "zako")
+        .map(|dirs| dirs.data_local_dir().to_owned())
+        .unwrap_or_default()
+}
+
+impl FromStr for DataDir {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(PathBuf::from(text)))
+    }
+}
+
+impl fmt::Display for DataDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+impl FromStr for DurabilityChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "immediate" => Ok(Self::Immediate),
+            "none" => Ok(Self::None),
+            _ => text.parse().map(Self::Interval).map_err(|_| {
+                format!("{text:?} is not a durability: write immediate, none, or a time like 100ms")
+            }),
+        }
+    }
+}
+
+impl fmt::Display for DurabilityChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Immediate => f.write_str("immediate"),
+            Self::Interval(period) => period.fmt(f),
+            Self::None => f.write_str("none"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{ConfigFile, Origin};
+
+    const FILE: &str =
+        "[server]\nlisten = \"127.0.0.1:1\"\nlease = \"2h\"\nrequire-token = false\n";
+
+    fn file() -> ConfigFile {
+        ConfigFile::parse(Path::new("zako.toml"), FILE).unwrap()
+    }
+
+    #[test]
+    fn flag_over_variable_over_file_over_default() {
+        let file = file();
+        let layers = Layers::with_variables(&file, |name| match name {
+            "ZAKO_LISTEN" => Some("127.0.0.1:2".to_owned()),
+            "ZAKO_MAX_SIZE" => Some("1GiB".to_owned()),
+            "ZAKO_LEASE" => Some(String::new()),
+            _ => None,
+        });
+        let flags = ServerKeys {
+            max_size: Some(MaxSize::Percent(50)),
+            ..ServerKeys::default()
+        };
+        let config = ServerConfig::resolve(flags, &layers).unwrap();
+        assert_eq!(config.listen.value.to_string(), "127.0.0.1:2");
+        assert_eq!(
+            config.listen.origin,
+            Origin::Variable("ZAKO_LISTEN".to_owned())
+        );
+        assert_eq!(config.max_size.value, MaxSize::Percent(50));
+        assert_eq!(config.max_size.origin, Origin::Flag);
+        // An empty variable is none.
+        assert_eq!(config.lease.value, Period(Duration::from_secs(7200)));
+        assert_eq!(config.lease.origin, Origin::File("zako.toml".into()));
+        assert!(!config.require_token.value);
+        assert_eq!(config.durability.origin, Origin::Default);
+    }
+
+    #[test]
+    fn a_bad_variable_is_named() {
+        let file = file();
+        let layers = Layers::with_variables(&file, |name| {
+            (name == "ZAKO_DURABILITY").then(|| "eternal".to_owned())
+        });
+        let failure = ServerConfig::resolve(ServerKeys::default(), &layers).unwrap_err();
+        let text = failure.to_string();
+        assert!(text.contains("ZAKO_DURABILITY"), "{text}");
+        assert!(text.contains("\"eternal\" is not a durability"), "{text}");
+    }
+
+    #[test]
+    fn words_list_their_choices() {
+        let error = "sometimes".parse::<VerifyChoice>().unwrap_err();
+        assert!(
+            error.ends_with("write one of never first always"),
+            "{error}"
+        );
+    }
+}

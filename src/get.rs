@@ -1,0 +1,243 @@
+//! `zako get`: a blob or a tree out of the server.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use clap::Args;
+use futures::StreamExt;
+use serde::Serialize;
+use tempfile::NamedTempFile;
+use zako_core::cas::{Blob, Cas, ErrorKind};
+use zako_core::tree::{TreeOptions, is_tree, restore_tree};
+use zako_core::{BlobRange, Digest};
+
+use crate::config::{ClientKeys, Layers};
+use crate::connect::{connect, tree_options};
+use crate::failure::Failure;
+use crate::hash::is_stdin as is_stdout;
+use crate::output::Output;
+use crate::progress::Bar;
+use crate::quantity::{bytes, plural, rate, took};
+
+/// Get a blob, or restore a tree
+///
+/// Every byte of a whole blob is checked against the digest. A file or folder
+/// appears under its name only when it is complete.
+#[derive(Args, Debug)]
+pub(crate) struct GetArgs {
+    /// The digest, as `zako put` prints it
+    digest: Digest,
+
+    /// Where to write: a file, which is replaced; for a tree a folder that is empty
+    /// or not there yet; - (the default) for stdout
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
+
+    /// Get these bytes only: A..B (B not included), A.. or ..B; they can't be
+    /// checked without the rest
+    #[arg(long, value_name = "A..B")]
+    range: Option<BlobRange>,
+
+    /// Get the blob itself even if it is a tree
+    #[arg(long)]
+    raw: bool,
+
+    #[command(flatten)]
+    client: ClientKeys,
+}
+
+#[derive(Serialize)]
+struct Got<'a> {
+    digest: String,
+    path: &'a str,
+    bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<u64>,
+}
+
+/// Where the bytes of a blob go.
+enum Sink {
+    Stdout,
+    /// Becomes `path` when it is complete.
+    New {
+        file: NamedTempFile,
+        path: PathBuf,
+    },
+    /// Something that is no regular file (a pipe, a device) is written to as it is.
+    Existing {
+        file: File,
+        path: PathBuf,
+    },
+}
+
+pub(crate) async fn run(
+    args: GetArgs,
+    layers: &Layers<'_>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let client = connect(args.client, layers).await?;
+    let options = tree_options(&client);
+    let cas: Arc<dyn Cas> = Arc::new(client);
+    let path = args.output.as_deref().filter(|path| !is_stdout(path));
+    let range = args.range.unwrap_or(BlobRange::FULL);
+    let mut blob = cas.fetch(&args.digest, range).await?;
+    let first = blob.next().await.transpose()?;
+
+    let may_be_tree = !args.raw && args.range.is_none();
+    if may_be_tree && first.as_deref().is_some_and(is_tree) {
+        drop(blob);
+        let Some(path) = path else {
+            return Err(Failure::usage(format!("{} is a tree", args.digest))
+                .advise("Restore it with -o PATH, or write the blob itself with --raw."));
+        };
+        return restore(&cas, args.digest, path, &options, output).await;
+    }
+
+    let mut sink = Sink::open(path)?;
+    let bar = if path.is_none() && output.is_terminal() {
+        Bar::hidden()
+    } else {
+        Bar::bytes("getting", output)
+    };
+    bar.total(blob.len());
+    let outcome = copy(blob, first, &mut sink, &bar, output).await;
+    bar.finish();
+    let written = outcome?;
+    sink.finish()?;
+    match path {
+        Some(path) => output.record(&Got {
+            digest: args.digest.to_string(),
+            path: &path.to_string_lossy(),
+            bytes: written,
+            files: None,
+        }),
+        None => Ok(()),
+    }
+}
+
+async fn restore(
+    cas: &Arc<dyn Cas>,
+    digest: Digest,
+    path: &Path,
+    options: &TreeOptions,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let bar = Bar::bytes("restoring", output);
+    let start = Instant::now();
+    let outcome = restore_tree(cas, digest, path, options, &bar).await;
+    bar.finish();
+    let report = outcome.map_err(|error| {
+        let is_refusal = error.kind() == ErrorKind::InvalidArgument;
+        let failure = Failure::from(error).context(format_args!("restoring {digest}"));
+        if is_refusal {
+            failure.advise(
+                "Restore to a folder that is empty or not there yet; --raw gets the blob itself.",
+            )
+        } else {
+            failure
+        }
+    })?;
+    Bar::note(
+        output,
+        format_args!(
+            "{}, {}, {} in {}, {}",
+            plural(report.files, "file"),
+            plural(report.folders, "folder"),
+            bytes(report.file_bytes),
+            took(start.elapsed()),
+            rate(report.file_bytes, start.elapsed()),
+        ),
+    );
+    output.record(&Got {
+        digest: digest.to_string(),
+        path: &path.to_string_lossy(),
+        bytes: report.file_bytes,
+        files: Some(report.files),
+    })
+}
+
+async fn copy(
+    mut blob: Blob,
+    first: Option<Bytes>,
+    sink: &mut Sink,
+    bar: &Bar,
+    output: &mut Output,
+) -> Result<u64, Failure> {
+    let mut written = 0;
+    let mut next = first;
+    while let Some(data) = next {
+        sink.write(&data, output)?;
+        written += data.len() as u64;
+        bar.add(data.len() as u64);
+        next = blob.next().await.transpose()?;
+    }
+    Ok(written)
+}
+
+impl Sink {
+    fn open(path: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = path else {
+            return Ok(Self::Stdout);
+        };
+        // A link is followed: what it points at is replaced, not the link.
+        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        match fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => {
+                return Err(Failure::usage(format!("{} is a folder", path.display()))
+                    .advise("Name the file to write: -o FOLDER/FILE."));
+            }
+            Ok(meta) if !meta.is_file() => {
+                let file = File::options()
+                    .write(true)
+                    .open(&path)
+                    .map_err(|error| Failure::io("opening", &path, &error))?;
+                return Ok(Self::Existing { file, path });
+            }
+            _ => {}
+        }
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let file = tempfile::Builder::new()
+            .prefix(".zako-get-")
+            // As for any new file; the umask takes its part.
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
+            .tempfile_in(folder)
+            .map_err(|error| Failure::io("creating a file in", folder, &error))?;
+        Ok(Self::New { file, path })
+    }
+
+    fn write(&mut self, data: &[u8], output: &mut Output) -> Result<(), Failure> {
+        match self {
+            Self::Stdout => output.bytes(data),
+            Self::New { file, path } => file
+                .write_all(data)
+                .map_err(|error| Failure::io("writing", path, &error)),
+            Self::Existing { file, path } => file
+                .write_all(data)
+                .map_err(|error| Failure::io("writing", path, &error)),
+        }
+    }
+
+    fn finish(self) -> Result<(), Failure> {
+        match self {
+            Self::Stdout | Self::Existing { .. } => Ok(()),
+            Self::New { file, path } => file
+                .persist(&path)
+                .map(drop)
+                .map_err(|error| Failure::io("creating", &path, &error.error)),
+        }
+    }
+}
+
+impl fmt::Display for Got<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}  {}", self.digest, self.path)
+    }
+}

@@ -1,0 +1,72 @@
+//! Who looks after a store: the server that has it, or this process when no
+//! server runs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use zako_core::cas::Maintain;
+use zako_core::store::LocalStore;
+
+use crate::config::{ClientKeys, Layers, ServerConfig, ServerKeys};
+use crate::connect::connect;
+use crate::failure::Failure;
+use crate::local_store::open_store;
+
+/// Where the store is.
+#[derive(Args, Debug)]
+pub(crate) struct KeeperArgs {
+    /// Open the store in this folder instead of asking a server; no server may
+    /// have it open
+    #[arg(long, value_name = "DIR", conflicts_with = "server")]
+    data: Option<PathBuf>,
+
+    #[command(flatten)]
+    client: ClientKeys,
+}
+
+/// A way to look after a store.
+pub(crate) struct Keeper {
+    maintain: Arc<dyn Maintain>,
+    opened: Option<LocalStore>,
+}
+
+impl Keeper {
+    /// # Errors
+    /// The server can't be reached, or the folder is no store, or is in use.
+    pub(crate) async fn reach(args: KeeperArgs, layers: &Layers<'_>) -> Result<Self, Failure> {
+        let Some(data) = args.data else {
+            return Ok(Self {
+                maintain: Arc::new(connect(args.client, layers).await?),
+                opened: None,
+            });
+        };
+        // Opening a folder would make a store of it, which is not what was asked for.
+        if let Err(error) = std::fs::metadata(data.join("zako.store")) {
+            return Err(Failure::io("opening the store", &data, &error)
+                .advise("Name the folder that `zako serve` had as --data."));
+        }
+        let keys = ServerKeys {
+            data: Some(data),
+            ..ServerKeys::default()
+        };
+        let store = open_store(&ServerConfig::resolve(keys, layers)?).await?;
+        Ok(Self {
+            maintain: Arc::new(store.clone()),
+            opened: Some(store),
+        })
+    }
+
+    pub(crate) fn maintain(&self) -> &dyn Maintain {
+        &*self.maintain
+    }
+
+    /// # Errors
+    /// What was still to be written can't be.
+    pub(crate) async fn close(self) -> Result<(), Failure> {
+        if let Some(store) = self.opened {
+            store.close().await?;
+        }
+        Ok(())
+    }
+}

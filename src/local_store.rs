@@ -1,0 +1,56 @@
+//! Opening the configured store in this process.
+
+use zako_core::store::{Durability, LocalStore, StoreOptions, VerifyOnRead};
+
+use crate::config::{DurabilityChoice, ServerConfig, VerifyChoice};
+use crate::disk;
+use crate::failure::Failure;
+use crate::quantity::{MaxSize, Rate};
+
+/// Opens the store of a configuration, creating it if there is none.
+///
+/// # Errors
+/// The folder can't be used, is locked, or has an unknown format.
+pub(crate) async fn open_store(config: &ServerConfig) -> Result<LocalStore, Failure> {
+    let data = &config.data.value.0;
+    std::fs::create_dir_all(data)
+        .map_err(|error| Failure::io("creating the data folder", data, &error))?;
+    let options = store_options(config)?;
+    LocalStore::open(data, options)
+        .await
+        .map_err(|error| Failure::from(error).context("opening the store"))
+}
+
+fn store_options(config: &ServerConfig) -> Result<StoreOptions, Failure> {
+    let data = &config.data.value.0;
+    let max_bytes = match config.max_size.value {
+        MaxSize::Bytes(size) => Some(size.0),
+        // The store's own default, which costs no walk through its folder.
+        MaxSize::Percent(80) => None,
+        share @ MaxSize::Percent(_) => {
+            let disk = disk::of(data)
+                .map_err(|error| Failure::io("asking for the free space at", data, &error))?;
+            Some(disk::cap(share, data, &disk))
+        }
+    };
+    let mut options = StoreOptions::default();
+    options.max_bytes = max_bytes;
+    options.durability = match config.durability.value {
+        DurabilityChoice::Immediate => Durability::Immediate,
+        DurabilityChoice::Interval(period) => Durability::Interval(period.0),
+        DurabilityChoice::None => Durability::None,
+    };
+    options.verify_on_read = match config.verify_on_read.value {
+        VerifyChoice::Never => VerifyOnRead::Never,
+        VerifyChoice::First => VerifyOnRead::First,
+        VerifyChoice::Always => VerifyOnRead::Always,
+    };
+    options.lease = config.lease.value.0;
+    options.max_lease = options.max_lease.max(options.lease);
+    options.partial_ttl = config.partial_ttl.value.0;
+    options.scrub_rate = match config.scrub_rate.value {
+        Rate::Off => None,
+        Rate::BytesPerSecond(size) => Some(size.0),
+    };
+    Ok(options)
+}

@@ -1,0 +1,265 @@
+//! `zako put`: files, folders, trees and stdin into the server.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use clap::Args;
+use futures::future::ready;
+use futures::{Stream, StreamExt, stream};
+use zako_core::Digest;
+use zako_core::cas::{Cas, CasError};
+use zako_core::transfer::{Source, TransferOptions, Upload, UploadReport, hash_files, upload};
+use zako_core::tree::{TreeOptions, put_tree};
+
+use crate::config::{ClientKeys, Layers};
+use crate::connect::{connect, tree_options};
+use crate::digests::Named;
+use crate::failure::{Exit, Failure, Failures};
+use crate::hash::{STDIN, is_stdin};
+use crate::output::Output;
+use crate::progress::Bar;
+use crate::quantity::{bytes, count, plural, rate, took};
+use crate::spool::{self, Spooled};
+use crate::walk::{Found, walk};
+
+/// Put files, folders or stdin into the server
+///
+/// Prints the digest and the path of every file. What the server has already is
+/// not sent. A file that can't be read, or changes meanwhile, is reported and the
+/// rest is stored.
+#[derive(Args, Debug)]
+pub(crate) struct PutArgs {
+    /// Files; folders for all files under them; - for stdin
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+
+    /// Store each folder as a tree, whose one digest gives it back whole: with
+    /// permissions, symbolic links and empty folders
+    #[arg(long)]
+    tree: bool,
+
+    #[command(flatten)]
+    client: ClientKeys,
+}
+
+/// The files of one upload, and what became of them.
+#[derive(Default)]
+struct Batch {
+    /// How many of them were hashed, or could not be.
+    hashed: usize,
+    stored: Vec<(Digest, PathBuf)>,
+    failures: Vec<Failure>,
+}
+
+/// Files that change or vanish while they are read: after so many the upload is
+/// given up.
+const MOST_CHANGED: usize = 16;
+
+pub(crate) async fn run(
+    args: PutArgs,
+    layers: &Layers<'_>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let client = connect(args.client, layers).await?;
+    let options = tree_options(&client);
+    let cas: Arc<dyn Cas> = Arc::new(client);
+    let start = Instant::now();
+    let mut total = UploadReport::default();
+    let mut failures = Failures::new(output.json());
+    // Runs of real paths are walked and stored together.
+    for paths in args.paths.chunk_by(|a, b| !is_stdin(a) && !is_stdin(b)) {
+        let bar = Bar::bytes("putting", output);
+        let outcome = match paths {
+            [path] if is_stdin(path) => put_stdin(&cas, &options.transfer, &bar).await,
+            paths if args.tree => put_trees(&cas, paths, &options, &bar).await,
+            paths => put_files(&cas, paths, &options.transfer, &bar).await,
+        };
+        bar.finish();
+        let (batch, report) = outcome?;
+        for (digest, path) in &batch.stored {
+            output.record(&Named::new(digest, path))?;
+        }
+        for failure in batch.failures {
+            failures.add(failure);
+        }
+        add(&mut total, &report);
+    }
+    output.flush()?;
+    Bar::note(
+        output,
+        format_args!(
+            "{}, {}: sent {}, {} in {}, {}",
+            plural(total.blobs, "blob"),
+            bytes(total.bytes),
+            count(total.sent_blobs),
+            bytes(total.sent_bytes),
+            took(start.elapsed()),
+            rate(total.bytes, start.elapsed()),
+        ),
+    );
+    failures.into_result()
+}
+
+async fn put_stdin(
+    cas: &Arc<dyn Cas>,
+    options: &TransferOptions,
+    bar: &Bar,
+) -> Result<(Batch, UploadReport), Failure> {
+    let (digest, spooled) = spool::stdin().await?;
+    let source = match &spooled {
+        Spooled::Memory(data) => Source::Bytes(data.clone()),
+        Spooled::File(file) => Source::File(file.path().to_owned()),
+    };
+    let blobs = stream::iter([Ok(Upload { digest, source })]);
+    let report = upload(cas, blobs, options, bar).await?;
+    let batch = Batch {
+        stored: vec![(digest, PathBuf::from(STDIN))],
+        ..Batch::default()
+    };
+    Ok((batch, report))
+}
+
+/// Stores each folder as a tree. What is no folder is refused: its digest would
+/// give a blob back, not a tree.
+async fn put_trees(
+    cas: &Arc<dyn Cas>,
+    paths: &[PathBuf],
+    options: &TreeOptions,
+    bar: &Bar,
+) -> Result<(Batch, UploadReport), Failure> {
+    let mut batch = Batch::default();
+    let mut total = UploadReport::default();
+    for path in paths {
+        match std::fs::metadata(path) {
+            Err(error) => {
+                batch.failures.push(Failure::io("reading", path, &error));
+                continue;
+            }
+            Ok(meta) if !meta.is_dir() => {
+                let failure = Failure::usage(format!("{} is no folder", path.display()));
+                batch
+                    .failures
+                    .push(failure.advise("Put it without --tree."));
+                continue;
+            }
+            Ok(_) => {}
+        }
+        let report = put_tree(cas, path, options, bar)
+            .await
+            .map_err(|error| Failure::from(error).context(path.display()))?;
+        for left_out in &report.left_out {
+            tracing::warn!("left out {}: {}", left_out.path.display(), left_out.what);
+        }
+        add(&mut total, &report.upload);
+        batch.stored.push((report.digest, path.clone()));
+    }
+    Ok((batch, total))
+}
+
+fn add(total: &mut UploadReport, report: &UploadReport) {
+    total.blobs += report.blobs;
+    total.bytes += report.bytes;
+    total.sent_blobs += report.sent_blobs;
+    total.sent_bytes += report.sent_bytes;
+}
+
+async fn put_files(
+    cas: &Arc<dyn Cas>,
+    paths: &[PathBuf],
+    options: &TransferOptions,
+    bar: &Bar,
+) -> Result<(Batch, UploadReport), Failure> {
+    let Found {
+        files,
+        failures,
+        skipped,
+    } = walk(paths);
+    if skipped > 0 {
+        let links = plural(skipped, "link or special file");
+        tracing::warn!("left out {links}: --tree stores links too");
+    }
+    let batch = Mutex::new(Batch {
+        failures,
+        ..Batch::default()
+    });
+    for _ in 0..=MOST_CHANGED {
+        let outcome = upload(cas, uploads(&files, &batch), options, bar).await;
+        let mut batch = batch.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(report) => return Ok((std::mem::take(&mut batch), report)),
+            Err(error) => batch.leave_out(&error)?,
+        }
+    }
+    Err(Failure::new(
+        Exit::Corrupt,
+        format!(
+            "{} changed while they were read",
+            plural(MOST_CHANGED as u64, "file")
+        ),
+    )
+    .advise("Put them when nothing writes to them."))
+}
+
+/// What is hashed already, and the rest while it is being hashed.
+fn uploads<'a>(
+    files: &[PathBuf],
+    batch: &'a Mutex<Batch>,
+) -> impl Stream<Item = Result<Upload, CasError>> + Send + 'a {
+    let lock = || batch.lock().unwrap_or_else(PoisonError::into_inner);
+    let (known, rest): (Vec<_>, Vec<_>) = {
+        let batch = lock();
+        let known = batch
+            .stored
+            .iter()
+            .map(|(digest, path)| of_file(*digest, path));
+        (known.map(Ok).collect(), files[batch.hashed..].to_vec())
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let rest = hash_files(stream::iter(rest), threads);
+    let rest = rest.filter_map(move |(path, outcome)| {
+        let mut batch = lock();
+        batch.hashed += 1;
+        let upload = match outcome {
+            Ok(digest) => {
+                let upload = of_file(digest, &path);
+                batch.stored.push((digest, path));
+                Some(Ok(upload))
+            }
+            Err(error) => {
+                batch.failures.push(error.into());
+                None
+            }
+        };
+        ready(upload)
+    });
+    stream::iter(known).chain(rest)
+}
+
+fn of_file(digest: Digest, path: &Path) -> Upload {
+    Upload {
+        digest,
+        source: Source::File(path.to_owned()),
+    }
+}
+
+impl Batch {
+    /// Leaves the file out whose fault the error is: the others must not suffer.
+    ///
+    /// # Errors
+    /// It is no file's fault.
+    fn leave_out(&mut self, error: &CasError) -> Result<(), Failure> {
+        let named = |(_, path): &(Digest, PathBuf)| Some(path.as_path()) == error.path();
+        if let Some(at) = self.stored.iter().position(named) {
+            self.stored.remove(at);
+            self.failures.push(error.clone().into());
+            return Ok(());
+        }
+        let failure = Failure::from(error.clone());
+        let of = |(digest, _): &&(Digest, PathBuf)| Some(*digest) == error.digest();
+        Err(match self.stored.iter().find(of) {
+            Some((_, path)) => failure.context(format_args!("storing {}", path.display())),
+            None => failure,
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! `zako serve`: a store behind a server.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
+use zako_core::store::LocalStore;
+
+use crate::config::{Layers, MaintenanceChoice, ServerConfig, ServerKeys};
+use crate::failure::{Exit, Failure};
+use crate::local_store::open_store;
+use crate::output::Output;
+
+/// Serve a store
+///
+/// When it is ready, the first line on stdout is `zako: ready grpc=ADDR:PORT`
+/// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}). SIGTERM or
+/// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
+/// parked for resumption; a second signal ends it at once.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    server: ServerKeys,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    event: &'static str,
+    grpc: String,
+}
+
+pub(crate) async fn run(
+    args: ServeArgs,
+    layers: &Layers<'_>,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let config = ServerConfig::resolve(args.server, layers)?;
+    // From here on a signal is a wish to end well, also before the first line.
+    let mut signals = Signals::new()?;
+    raise_file_limit();
+    let store = open_store(&config).await?;
+    let outcome = serve(&config, &store, &mut signals, output).await;
+    let closed = store.close().await.map_err(Failure::from);
+    outcome.and(closed)
+}
+
+async fn serve(
+    config: &ServerConfig,
+    store: &LocalStore,
+    signals: &mut Signals,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let listen = &config.listen.value;
+    let server = Server::new(Arc::new(store.clone()), server_options(config))
+        .with_maintenance(Arc::new(store.clone()))
+        .bind(listen)
+        .await
+        .map_err(|error| {
+            Failure::from(error)
+                .context(format!("listening on {listen}"))
+                .advise("Is another server there? Take another --listen; port 0 takes a free one.")
+        })?;
+    let ready = Ready {
+        event: "ready",
+        grpc: server.local_addr().to_string(),
+    };
+    tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
+    match output.record(&ready).and_then(|()| output.flush()) {
+        // A server needs nobody who reads its output.
+        Err(failure) if failure.exit() == Exit::ClosedOutput => {}
+        outcome => outcome?,
+    }
+
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = server.serve(async {
+        // The sender lives until the signal.
+        let _ = stopped.await;
+    });
+    tokio::pin!(serving);
+    tokio::select! {
+        outcome = &mut serving => return Ok(outcome?),
+        name = signals.next() => tracing::info!("{name}: finishing what is in flight"),
+    }
+    drop(stop);
+    tokio::select! {
+        outcome = serving => Ok(outcome?),
+        name = signals.next() => Err(Failure::new(
+            Exit::Failed,
+            format!("{name} again: ended with transfers in flight, which are parked"),
+        )),
+    }
+}
+
+fn server_options(config: &ServerConfig) -> ServerOptions {
+    let mut options = ServerOptions::default();
+    options.require_token = config.require_token.value;
+    options.token_ttl = config.token_ttl.value.0;
+    options.session_idle = config.session_idle.value.0;
+    options.drain_timeout = config.drain_timeout.value.0;
+    options.upload_idle_timeout = config.upload_idle_timeout.value.0;
+    options.maintenance = match config.maintenance.value {
+        MaintenanceChoice::Loopback => MaintenanceAccess::Loopback,
+        MaintenanceChoice::Anyone => MaintenanceAccess::Anyone,
+        MaintenanceChoice::Nobody => MaintenanceAccess::Nobody,
+    };
+    options
+}
+
+/// Every connection and every large blob that is read takes a file.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!("can't raise the limit of open files: {error}");
+    }
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error: io::Error| {
+                Failure::new(Exit::Failed, format!("listening for signals: {error}"))
+            })
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl fmt::Display for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "zako: ready grpc={}", self.grpc)
+    }
+}
