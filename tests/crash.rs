@@ -191,7 +191,6 @@ async fn kill_many(variant: Variant, first_seed: u64) -> Tally {
         left -= lives;
         seed += 1;
     }
-    eprintln!("{variant:?}: {tally:?}");
     assert!(tally.stored > 0 && tally.deleted > 0, "{tally:?}");
     assert!(tally.parked > 0 && tally.resumed > 0, "{tally:?}");
     assert!(tally.open > 0, "no server was killed at work: {tally:?}");

@@ -6,6 +6,9 @@ mod appender;
 mod committer;
 mod eviction;
 mod footer;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 pub mod io;
 mod janitor;
