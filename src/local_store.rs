@@ -1,24 +1,36 @@
 //! Opening the configured store in this process.
 
+use zako_core::cas::CasError;
 use zako_core::store::{Durability, LocalStore, StoreOptions, VerifyOnRead};
 
 use crate::config::{DurabilityChoice, ServerConfig, VerifyChoice};
 use crate::disk;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::quantity::{MaxSize, Rate};
 
-/// Opens the store of a configuration, creating it if there is none.
+/// Opens the store of a configuration, creating it if there is none. Its index is
+/// rebuilt in the background; calls wait for that.
 ///
 /// # Errors
 /// The folder can't be used, is locked, or has an unknown format.
 pub(crate) async fn open_store(config: &ServerConfig) -> Result<LocalStore, Failure> {
     let data = &config.data.value.0;
-    std::fs::create_dir_all(data)
-        .map_err(|error| Failure::io("creating the data folder", data, &error))?;
+    std::fs::create_dir_all(data).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            format!("creating the data folder {}: {error}", data.display()),
+        )
+        .advise("Name a folder that this user may create with --data DIR.")
+    })?;
     let options = store_options(config)?;
-    LocalStore::open(data, options)
+    LocalStore::open_in_background(data, options)
         .await
-        .map_err(|error| Failure::from(error).context("opening the store"))
+        .map_err(opening)
+}
+
+/// Why a store can't be opened.
+pub(crate) fn opening(error: CasError) -> Failure {
+    Failure::from(error).context("opening the store")
 }
 
 fn store_options(config: &ServerConfig) -> Result<StoreOptions, Failure> {

@@ -145,9 +145,19 @@ async fn put_trees(
             }
             Ok(_) => {}
         }
-        let report = put_tree(cas, path, options, bar)
-            .await
-            .map_err(|error| Failure::from(error).context(path.display()))?;
+        let report = match put_tree(cas, path, options, bar).await {
+            Ok(report) => report,
+            Err(error) => {
+                // A fault of one folder's files concerns the other folders not.
+                let goes_on = error.path().is_some();
+                let failure = Failure::from(error).context(path.display());
+                batch.failures.push(failure);
+                if goes_on {
+                    continue;
+                }
+                break;
+            }
+        };
         for left_out in &report.left_out {
             tracing::warn!("left out {}: {}", left_out.path.display(), left_out.what);
         }

@@ -13,7 +13,7 @@ use zako_core::store::LocalStore;
 
 use crate::config::{Layers, MaintenanceChoice, ServerConfig, ServerKeys};
 use crate::failure::{Exit, Failure};
-use crate::local_store::open_store;
+use crate::local_store::{open_store, opening};
 use crate::output::Output;
 
 /// Serve a store
@@ -82,8 +82,16 @@ async fn serve(
         let _ = stopped.await;
     });
     tokio::pin!(serving);
+    // A store whose index can't be rebuilt serves nobody.
+    let broken = async {
+        match store.opened().await {
+            Ok(()) => std::future::pending().await,
+            Err(error) => opening(error),
+        }
+    };
     tokio::select! {
         outcome = &mut serving => return Ok(outcome?),
+        failure = broken => return Err(failure),
         name = signals.next() => tracing::info!("{name}: finishing what is in flight"),
     }
     drop(stop);

@@ -71,6 +71,43 @@ fn what_was_stored_survives_a_kill() {
 }
 
 #[test]
+fn a_stop_in_the_middle_of_an_upload_is_clean() {
+    let home = Home::new();
+    let content = noise(4, 96 << 20);
+    let digest = zako_digest::hash::bytes(&content).to_string();
+    home.write("large", &content);
+    let server = Server::start(&home, &["--drain-timeout", "1ms"]);
+    let url = server.url();
+    let mut put = home
+        .command(["put", "--server", &url, "large"])
+        .spawn()
+        .unwrap();
+    let mut ended = false;
+    loop {
+        let stat = home
+            .run(["stat", "--json", "--server", &url, &digest])
+            .json();
+        if stat[0]["partial_bytes"] != 0 || stat[0]["present"] == true {
+            break;
+        }
+        // It may end between the question and this.
+        assert!(!ended, "the put is over and nothing is there");
+        ended = put.try_wait().unwrap().is_some();
+    }
+    assert_eq!(server.stop(Signal::TERM), Some(0));
+    put.kill().unwrap();
+    put.wait().unwrap();
+
+    let server = Server::start(&home, &[]);
+    let url = server.url();
+    home.run(["put", "--server", &url, "large"]).ok();
+    home.run(["get", "--server", &url, &digest, "-o", "back"])
+        .ok();
+    assert!(std::fs::read(home.path("back")).unwrap() == content);
+    home.run(["verify", "--server", &url]).ok();
+}
+
+#[test]
 fn a_store_has_one_process() {
     let home = Home::new();
     let server = Server::start(&home, &[]);
@@ -81,6 +118,9 @@ fn a_store_has_one_process() {
     home.run(["gc", "--data", "data"]).ok();
     home.run(["verify", "--data", "data"]).ok();
     home.run(["verify", "--data", "absent"]).fails(3);
+    home.write("other/file", "");
+    home.run(["serve", "--data", "other"]).fails(8);
+    home.run(["serve", "--data", "other/file"]).fails(1);
     assert!(!home.path("absent").exists());
 }
 
@@ -129,8 +169,8 @@ fn variables_configure_both_ends() {
     let server = Server::start(&home, &[]);
     home.set("ZAKO_SERVER", server.url());
     home.run(["put", "file"]).ok();
-    let said = home.run(["gc"]);
-    assert!(said.code == Some(8) || said.code == Some(9), "{said}");
+    assert!(home.run(["gc"]).fails(9).contains("maintenance"));
+    home.run(["verify"]).fails(9);
 }
 
 #[test]

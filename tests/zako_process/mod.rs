@@ -206,11 +206,17 @@ impl Drop for Server {
     }
 }
 
-/// `length` bytes that don't compress and differ from seed to seed.
+/// `length` bytes that don't compress and differ from seed to seed (splitmix64).
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
-    use rand::{RngCore, SeedableRng};
-    let mut bytes = vec![0; length];
-    rand::rngs::StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    let mut bytes = vec![0; length.next_multiple_of(8)];
+    let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95);
+    for word in bytes.chunks_exact_mut(8) {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+    }
+    bytes.truncate(length);
     bytes
 }
 

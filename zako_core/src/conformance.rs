@@ -80,6 +80,7 @@ properties![
     ranges_at_all_edges,
     ranges_that_a_blob_lacks_are_refused,
     missing_keeps_order_and_duplicates,
+    missing_takes_many_digests,
     missing_leases_what_is_present,
     absent_blobs_are_not_found,
     deleted_blobs_are_gone,
@@ -100,6 +101,7 @@ properties![
     dropped_futures_leave_the_store_whole,
     batches_store_what_is_right,
     batches_read_what_is_there,
+    batches_may_be_large,
 ];
 
 /// Checks all [`PROPERTIES`], one after another, each on a store from `make`.

@@ -1,7 +1,7 @@
 //! Moving many blobs between files or memory and a store.
 //!
-//! [`upload`] asks the store what it lacks, many digests at a time, while more still
-//! come in; [`download`] fetches each blob once, however many files want it. Small
+//! [`upload()`] asks the store what it lacks, many digests at a time, while more still
+//! come in; [`download()`] fetches each blob once, however many files want it. Small
 //! blobs travel in batches, large ones as streams that are resumed after transient
 //! errors. [`hash_files`] finds the digests.
 

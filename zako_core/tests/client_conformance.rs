@@ -129,7 +129,9 @@ async fn what_a_server_refuses_arrives_as_its_kind() {
     let client = Client::connect(&server.url, options).await.unwrap();
     let error = client.put_bytes(noise(1, 4 << 20)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace);
-    assert!(error.retry_after().is_some());
+    assert_eq!(error.retry_after(), None, "it can never fit");
+    let text = error.to_string();
+    assert_eq!(text.matches("blob").count(), 2, "the digest once: {text}");
     let absent = hash::bytes(b"absent");
     let error = client.fetch_bytes(&absent).await.unwrap_err();
     assert_eq!(

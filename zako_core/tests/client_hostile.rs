@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +29,9 @@ use zako_protobuf::cas::{
 };
 use zako_protobuf::net::{IpAddress, SocketAddress, ip_address::IpAddr};
 use zako_protobuf::transport::transport_server::{Transport, TransportServer};
-use zako_protobuf::transport::{DownloadRequest, DownloadResponse, UploadRequest, UploadResponse};
+use zako_protobuf::transport::{
+    DownloadRequest, DownloadResponse, UploadRequest, UploadResponse, upload_request::Payload,
+};
 
 /// What the server does wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +60,10 @@ struct Liar {
     /// Downloads that break off after their first message.
     breaks: Arc<AtomicUsize>,
     downloads: Arc<parking_lot::Mutex<Vec<u64>>>,
+    /// What it says to hold of an upload.
+    held: Arc<AtomicU64>,
+    /// Where uploads began, and their bytes.
+    uploads: Arc<parking_lot::Mutex<Vec<(u64, usize)>>>,
     /// The address that it names for the transport.
     named: Option<SocketAddr>,
 }
@@ -73,6 +79,8 @@ impl Liar {
             refusals: Arc::default(),
             breaks: Arc::default(),
             downloads: Arc::default(),
+            held: Arc::default(),
+            uploads: Arc::default(),
             named: None,
         }
     }
@@ -199,9 +207,24 @@ impl Transport for Liar {
         request: Request<Streaming<UploadRequest>>,
     ) -> Result<Response<UploadResponse>, Status> {
         let mut messages = request.into_inner();
-        let mut committed_size = 0;
-        while messages.message().await?.is_some() {
-            committed_size += 1;
+        let (mut size, mut start, mut chunks) = (0, 0, Vec::new());
+        while let Some(message) = messages.message().await? {
+            match message.payload.unwrap() {
+                Payload::Metadata(metadata) => {
+                    size = metadata.digest.unwrap().size_bytes;
+                    start = metadata.range.unwrap().start;
+                }
+                Payload::Chunk(chunk) => chunks.extend_from_slice(&chunk),
+            }
+        }
+        let mut committed_size = self.held.load(Ordering::SeqCst);
+        if !chunks.is_empty() {
+            self.uploads.lock().push((start, chunks.len()));
+            if take_one(&self.refusals) {
+                self.held.store(0, Ordering::SeqCst);
+                return Err(Status::aborted("what was held is damaged"));
+            }
+            committed_size = size;
         }
         if self.lie == Lie::HoldsTooMuch {
             committed_size = u64::MAX;
@@ -343,6 +366,20 @@ async fn a_server_can_not_hold_more_than_there_is() {
     let client = Liar::new(Lie::HoldsTooMuch, b"").client().await;
     let error = client.held(&hash::bytes(b"abc")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Internal);
+}
+
+#[tokio::test]
+async fn an_upload_begins_again_when_what_was_held_is_damaged() {
+    let data = large();
+    let liar = Liar::new(Lie::None, &data);
+    let client = liar.client().await;
+    liar.held.store(1_000_000, Ordering::SeqCst);
+    liar.refusals.store(1, Ordering::SeqCst);
+    let digest = hash::bytes(&data);
+    let length = data.len();
+    client.put(&digest, data.into()).await.unwrap();
+    let uploads = liar.uploads.lock().clone();
+    assert_eq!(uploads, [(1_000_000, length - 1_000_000), (0, length)]);
 }
 
 #[tokio::test]

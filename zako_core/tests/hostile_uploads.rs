@@ -387,3 +387,19 @@ async fn what_the_store_says_is_told() {
         }
     }
 }
+
+#[tokio::test]
+async fn damage_found_on_the_way_ends_the_download() {
+    for damaged_after in [0, 500_000, LARGE as u64] {
+        let mut cas = MapCas::default();
+        cas.step = 100_000;
+        cas.damaged_after = Some(damaged_after);
+        let server = Running::over(Arc::new(cas), ServerOptions::default()).await;
+        let client = server.session().await;
+        let digest = server.cas.insert(&pattern(LARGE));
+        let answer = client.download(metadata(&digest, 0, None)).await;
+        answer.expect(code::DATA_LOSS);
+        assert!(answer.details_have("CORRUPT") && answer.details_have(&digest.to_string()));
+        assert_eq!(answer.data().len() as u64, damaged_after);
+    }
+}

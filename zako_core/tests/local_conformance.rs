@@ -12,17 +12,13 @@ use zako_core::store::{
 
 async fn conforms(change: impl Fn(&mut StoreOptions)) {
     let folder = tempfile::tempdir().unwrap();
-    let next = std::sync::atomic::AtomicU32::new(0);
-    let outcome = conformance::run_all(async || {
-        let number = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut options = StoreOptions::default();
-        options.max_bytes = Some(256 << 20);
-        change(&mut options);
-        let path = folder.path().join(number.to_string());
-        Arc::new(LocalStore::open(path, options).await.unwrap()) as Arc<dyn Cas>
-    })
-    .await;
+    let mut options = StoreOptions::default();
+    options.max_bytes = Some(512 << 20);
+    change(&mut options);
+    let store = LocalStore::open(folder.path(), options).await.unwrap();
+    let outcome = conformance::run_all(async || Arc::new(store.clone()) as Arc<dyn Cas>).await;
     outcome.unwrap_or_else(|violations| panic!("{violations}"));
+    store.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,8 +46,14 @@ fn options(max_bytes: u64) -> StoreOptions {
     options
 }
 
+/// Opens a store whose last user may still be finishing what it had begun.
 async fn open(folder: &Path, options: StoreOptions) -> LocalStore {
-    LocalStore::open(folder, options).await.unwrap()
+    loop {
+        match LocalStore::open(folder, options.clone()).await {
+            Err(error) if error.kind() == ErrorKind::Locked => tokio::task::yield_now().await,
+            outcome => return outcome.unwrap(),
+        }
+    }
 }
 
 fn content(number: u64, length: usize) -> (Digest, Bytes) {
@@ -404,6 +410,45 @@ async fn garbage_is_given_back() {
     let store = open(folder.path(), options(64 << 20)).await;
     assert_eq!(absent(&store, &all).await, all.len() - 100);
     store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_wait_for_a_store_that_opens_in_the_background() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path(), options(256 << 20)).await;
+    let all = fill(&store, 0..2_000, 1_000).await;
+    store.close().await.unwrap();
+    drop(store);
+    let store = LocalStore::open_in_background(folder.path(), options(256 << 20))
+        .await
+        .unwrap();
+    let (usage, absent, read) = tokio::join!(
+        store.usage(),
+        store.missing(&all, Lease::None),
+        store.fetch_bytes(&all[77])
+    );
+    assert_eq!(usage.unwrap().blobs, 2_000);
+    assert!(absent.unwrap().is_empty());
+    assert_eq!(read.unwrap().len(), 1_000);
+    store.close().await.unwrap();
+    drop(store);
+
+    // What is found wrong later is every call's error.
+    let store = LocalStore::open_in_background(folder.path(), options(256 << 20))
+        .await
+        .unwrap();
+    assert!(store.close().await.is_ok(), "closed while it opens");
+    drop(store);
+    let segments = folder.path().join("segments");
+    std::fs::create_dir(segments.join("00000fff.seg")).unwrap();
+    let store = LocalStore::open_in_background(folder.path(), options(256 << 20))
+        .await
+        .unwrap();
+    let error = store.missing(&all, Lease::None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(store.usage().await.is_err());
+    drop(store);
+    std::fs::remove_dir(segments.join("00000fff.seg")).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -221,6 +221,48 @@ async fn a_tree_that_is_not_whole_leaves_nothing() {
     assert_eq!(fails(&cas, root, &options).await.kind(), ErrorKind::Io);
 }
 
+#[test]
+fn a_dropped_restore_leaves_nothing_half() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cas = store();
+    let root = runtime.block_on(async {
+        let mut root = Vec::new();
+        let names: Vec<String> = (0..300).map(|at| format!("{at}")).collect();
+        for (at, name) in names.iter().enumerate() {
+            let data = vec![at as u8; if at % 50 == 0 { 2_000_000 } else { 1_000 }];
+            let (content, _) = cas.put_bytes(data).await.unwrap();
+            let below = put(&cas, vec![("file", file(content))]).await;
+            root.push((&**name, folder(below)));
+        }
+        put(&cas, root).await
+    });
+    let home = tempfile::tempdir().unwrap();
+    let mut dropped = 0;
+    for polls in (1..40).step_by(3) {
+        let target = home.path().join(format!("target {polls}"));
+        dropped += runtime.block_on(async {
+            let options = TreeOptions::default();
+            let mut restore = Box::pin(restore_tree(&cas, root, &target, &options, &()));
+            for _ in 0..polls {
+                if futures::poll!(&mut restore).is_ready() {
+                    return 0;
+                }
+                tokio::task::yield_now().await;
+            }
+            1
+        });
+    }
+    assert!(dropped > 0, "every restore was too fast");
+    // Waits for all threads.
+    drop(runtime);
+    for entry in std::fs::read_dir(home.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(name.starts_with("target"), "{name} is left");
+        assert_eq!(entries(&path), 300, "{name} is not whole");
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_directory_is_refused() {
     let cas = store();

@@ -162,6 +162,39 @@ async fn a_blob_that_exists_is_told_before_it_is_sent() {
 }
 
 #[tokio::test]
+async fn of_two_uploads_of_a_blob_one_stores_it() {
+    let server = running().await;
+    let client = server.session().await;
+    for size in [1000, 2_000_000] {
+        let data = pattern(size);
+        let digest = hash::bytes(&data);
+        let head = [
+            framed(metadata(&digest, 0, None)),
+            framed(chunk(&data[..10])),
+        ]
+        .concat();
+        let rest = framed(chunk(&data[10..]));
+        let (mut first, mut second) = (
+            client.call(UPLOAD, &[]).await,
+            client.call(UPLOAD, &[]).await,
+        );
+        first.send(head.clone().into(), false).await;
+        second.send(head.into(), false).await;
+        // Both have been begun when this is answered.
+        let absent = hash::bytes(b"absent");
+        client
+            .download(metadata(&absent, 0, None))
+            .await
+            .expect(code::NOT_FOUND);
+        second.send(rest.clone().into(), true).await;
+        assert_eq!(committed(&second.answer().await), size as u64);
+        first.send(rest.into(), true).await;
+        first.answer().await.expect(code::ALREADY_EXISTS);
+        assert_eq!(server.cas.get(&digest), Some(data));
+    }
+}
+
+#[tokio::test]
 async fn unknown_fields_and_odd_encodings_are_read() {
     let server = running().await;
     let client = server.session().await;

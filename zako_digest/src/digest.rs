@@ -142,7 +142,7 @@ impl ParseDigestError {
     }
 }
 
-/// The 64 hex digits of a [`Hash`]; derefs to `str`.
+/// The 64 hex digits of a [`struct@Hash`]; derefs to `str`.
 #[derive(Clone, Copy)]
 pub struct HexHash([u8; 64]);
 

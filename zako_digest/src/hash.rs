@@ -26,13 +26,30 @@ pub fn bytes_parallel(bytes: &[u8]) -> Digest {
     hasher.finish()
 }
 
-/// The digest of all that `reader` gives, and its reads' first error.
+/// The digest of all that `reader` gives, on this thread.
 ///
 /// # Errors
 /// The first error of `reader` that is not an interruption.
-pub fn reader(mut reader: impl Read) -> io::Result<Digest> {
+pub fn reader(reader: impl Read) -> io::Result<Digest> {
+    read_by(reader, READ_STEP)
+}
+
+/// The digest of a file's content, on this thread.
+///
+/// # Errors
+/// Those of opening and reading the file.
+pub fn file(path: &Path) -> io::Result<Digest> {
+    let file = File::open(path)?;
+    // Clearing a full step costs more than hashing a small file. One byte more
+    // than the file has lets the read behind its end be the last.
+    let length = file.metadata()?.len().saturating_add(1);
+    let step = length.min(READ_STEP as u64) as usize;
+    read_by(file, step)
+}
+
+fn read_by(mut reader: impl Read, step: usize) -> io::Result<Digest> {
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; READ_STEP];
+    let mut buffer = vec![0; step];
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => return Ok(hasher.finish()),
@@ -43,14 +60,6 @@ pub fn reader(mut reader: impl Read) -> io::Result<Digest> {
             Err(error) => return Err(error),
         }
     }
-}
-
-/// The digest of a file's content, on this thread.
-///
-/// # Errors
-/// Those of opening and reading the file.
-pub fn file(path: &Path) -> io::Result<Digest> {
-    reader(File::open(path)?)
 }
 
 /// An incremental hasher that also counts.

@@ -1,5 +1,5 @@
 //! The names of Zako's blobs: a [`Digest`] is the size of a blob and its BLAKE3
-//! [`Hash`]; a [`BlobRange`] is a part of one.
+//! [`struct@Hash`]; a [`BlobRange`] is a part of one.
 //!
 //! ```
 //! use zako_digest::{Digest, hash};

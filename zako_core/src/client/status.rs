@@ -22,15 +22,21 @@ pub(super) fn from_status(status: &Status) -> CasError {
     let details = status.check_error_details().unwrap_or_default();
     let info = details.error_info();
     let kind = kind(status.code(), info.map_or("", |info| &info.reason));
-    let mut error = CasError::new(kind, message(status));
-    if let Some(info) = info {
-        let told = |key| info.metadata.get(key);
-        if let Some(Ok(digest)) = told("digest").map(|text| text.parse::<Digest>()) {
-            error = error.with_digest(digest);
-        }
-        if let Some(Ok(held)) = told("held").map(|text| text.parse()) {
-            error = error.with_held(held);
-        }
+    let mut text = message(status);
+    let told = |key| info.and_then(|info| info.metadata.get(key));
+    let digest = told("digest").and_then(|text| text.parse::<Digest>().ok());
+    if let Some(digest) = digest
+        && let Some(bare) = text.strip_suffix(&format!(" (blob {digest})"))
+    {
+        // The error's own text names the blob again.
+        text = bare.to_owned();
+    }
+    let mut error = CasError::new(kind, text);
+    if let Some(digest) = digest {
+        error = error.with_digest(digest);
+    }
+    if let Some(Ok(held)) = told("held").map(|text| text.parse()) {
+        error = error.with_held(held);
     }
     let delay = details.retry_info().and_then(|retry| retry.retry_delay);
     match delay {

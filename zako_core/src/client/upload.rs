@@ -21,9 +21,13 @@ use crate::transport::grpc::frame;
 /// Messages between a writer and its connection.
 const QUEUE: usize = 4;
 
-/// How long, and how often, a server is asked whether it has put an interrupted
-/// upload aside.
-const PARKING: Duration = Duration::from_secs(2);
+/// A disk that is slower makes a commit fail, in bytes a second.
+const SLOW_DISK: u64 = 10 << 20;
+
+/// How long a server is given to put an interrupted upload aside; one whose store
+/// keeps nothing of it can't be told from one that is slow.
+const PARKING: Duration = Duration::from_secs(1);
+/// The first pause between questions whether it has; each is twice the last.
 const PARKING_STEP: Duration = Duration::from_millis(5);
 
 /// An upload under way.
@@ -252,7 +256,9 @@ impl Upload {
 
     /// Waits for the answer.
     async fn wait(&mut self) -> Result<u64> {
-        let idle = self.client.options().idle_timeout;
+        // The server may have to bring all of it to a disk that is busy.
+        let disk = Duration::from_secs(self.held / SLOW_DISK);
+        let idle = self.client.options().idle_timeout + disk;
         let Some(answer) = self.answer.take() else {
             return Err(self.error(ErrorKind::Internal, "the upload has ended"));
         };
@@ -371,12 +377,14 @@ impl BlobWriter for Upload {
         let _ = timeout(idle, answer).await;
         // The server puts it aside after the call has ended here.
         let late = Instant::now() + PARKING;
+        let mut pause = PARKING_STEP;
         loop {
             let held = self.client.ask_held(&self.digest).await?;
             if held >= self.held || Instant::now() >= late {
                 return Ok(held);
             }
-            sleep(PARKING_STEP).await;
+            sleep(pause).await;
+            pause *= 2;
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::samples::{ensure_absent, ensure_present, sample, spoiled};
+use super::samples::{LARGE, ensure_absent, ensure_present, sample, spoiled};
 use super::{Check, ensure, ensure_eq, ensure_error};
 use crate::Digest;
 use crate::cas::{Cas, ErrorKind, Stored};
@@ -97,6 +97,30 @@ pub async fn batches_read_what_is_there(cas: Arc<dyn Cas>) -> Check {
                 "blob {at} of the batch has other bytes"
             );
         }
+    }
+    Ok(())
+}
+
+/// A batch may have more bytes than fit into one message of any protocol, and a
+/// large blob among the small ones.
+pub async fn batches_may_be_large(cas: Arc<dyn Cas>) -> Check {
+    let mut blobs: Vec<(Digest, Bytes)> = (0..150)
+        .map(|at| sample(&format!("large batch {at}"), 60_000 + at))
+        .collect();
+    blobs.insert(70, sample("large batch, large blob", LARGE));
+    for (digest, _) in &blobs {
+        cas.delete(digest).await?;
+    }
+    let outcomes = cas.put_batch(blobs.clone()).await;
+    ensure_eq!(outcomes.len(), blobs.len(), "the number of outcomes");
+    for (at, outcome) in outcomes.into_iter().enumerate() {
+        ensure_eq!(outcome?, Stored::New, "the outcome of blob {at}");
+    }
+    let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+    let outcomes = cas.fetch_batch(&digests).await;
+    ensure_eq!(outcomes.len(), blobs.len(), "the number of outcomes");
+    for (at, outcome) in outcomes.into_iter().enumerate() {
+        ensure!(outcome? == blobs[at].1, "blob {at} has other bytes");
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use futures::StreamExt;
 
 use super::samples::{LARGE, ensure_nothing_held, ensure_present, sample};
 use super::{Check, ensure, ensure_eq, ensure_error};
-use crate::BlobRange;
 use crate::cas::{Cas, CasExt, ErrorKind, Lease, Stored};
+use crate::{BlobRange, Digest, Hash};
 
 /// `missing` answers in the order asked, duplicates included, for no digests and
 /// for many.
@@ -55,6 +55,30 @@ pub async fn missing_keeps_order_and_duplicates(cas: Arc<dyn Cas>) -> Check {
             expected.len()
         );
     }
+    Ok(())
+}
+
+/// One question may have more digests than fit into one message of any protocol.
+pub async fn missing_takes_many_digests(cas: Arc<dyn Cas>) -> Check {
+    const MANY: u64 = 150_000;
+    let (present, data) = sample("missing_many", 100);
+    cas.put(&present, data).await?;
+    let absent = |at: u64| {
+        let mut hash = [0xa5; Hash::LEN];
+        hash[..8].copy_from_slice(&at.to_be_bytes());
+        Digest::new(Hash::from_bytes(hash), at)
+    };
+    let mut asked: Vec<Digest> = (0..MANY).map(absent).collect();
+    asked[10] = present;
+    asked[MANY as usize - 1] = present;
+    let missing = cas.missing(&asked, Lease::None).await?;
+    asked.retain(|digest| *digest != present);
+    ensure!(
+        missing == asked,
+        "missing of {MANY} digests gave {} instead of {}, or another order",
+        missing.len(),
+        asked.len()
+    );
     Ok(())
 }
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -40,7 +41,9 @@ pub(super) struct Shared {
     pub(super) gate: Gate,
     pub(super) options: ServerOptions,
     pub(super) began: Instant,
-    /// Uploads that run.
+    /// Calls that run: they hold the store.
+    pub(super) calls: Calls,
+    /// Uploads that run, which outlive their calls when the peer is gone.
     pub(super) uploads: TaskTracker,
     /// No new calls.
     pub(super) stop: CancellationToken,
@@ -48,6 +51,20 @@ pub(super) struct Shared {
     pub(super) park: CancellationToken,
     /// Connections are cut.
     pub(super) cut: CancellationToken,
+}
+
+/// Where HTTP/2 runs the calls of its connections.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Calls(pub(super) TaskTracker);
+
+impl<F> Executor<F> for Calls
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, call: F) {
+        self.0.spawn(call);
+    }
 }
 
 impl Shared {
@@ -77,7 +94,7 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     };
     let (stream, greeted) = Greeted::new(stream);
     let mut connection =
-        pin!(http2_settings(&shared.options).serve_connection(TokioIo::new(stream), service));
+        pin!(http2_settings(&shared).serve_connection(TokioIo::new(stream), service));
     let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
     let (mut watching, mut stopping) = (true, false);
     loop {
@@ -104,8 +121,9 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     }
 }
 
-fn http2_settings(options: &ServerOptions) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_settings(shared: &Shared) -> http2::Builder<Calls> {
+    let options = &shared.options;
+    let mut builder = http2::Builder::new(shared.calls.clone());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(options.stream_window_bytes)

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -16,7 +17,7 @@ use zako_protobuf::store::store_server::StoreServer;
 
 use super::batch::BatchService;
 use super::cas::CasService;
-use super::connection::{self, Shared};
+use super::connection::{self, Calls, Shared};
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
 use super::options::ServerOptions;
@@ -25,8 +26,11 @@ use super::transport::TransportService;
 use crate::cas::{Cas, CasError, ErrorKind, Maintain, Result};
 use crate::negotiate::{Clock, Gate};
 
-/// How long uploads may take to be parked, and connections to say so.
+/// How long uploads may take to be parked, and calls to let go of the store.
 const PARK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long connections may take to send their last answers.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// How long to wait when the system has no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -53,6 +57,7 @@ impl BoundServer {
                 gate: Gate::new(options.gate_limits(), clock),
                 options,
                 began: Instant::now(),
+                calls: Calls::default(),
                 uploads: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 park: CancellationToken::new(),
@@ -90,27 +95,30 @@ impl BoundServer {
         set_serving(&health, false).await;
         shared.stop.cancel();
         connections.close();
-        let drain = shared.options.drain_timeout;
-        if tokio::time::timeout(drain, connections.wait())
-            .await
-            .is_ok()
-        {
-            shared.uploads.close();
-            let _ = tokio::time::timeout(PARK_TIMEOUT, shared.uploads.wait()).await;
-            return Ok(());
-        }
-        shared.park.cancel();
+        shared.calls.0.close();
         shared.uploads.close();
-        let parked = async {
-            shared.uploads.wait().await;
-            // The answers of the parked uploads are on their way.
-            let _ = tokio::time::timeout(PARK_TIMEOUT / 10, connections.wait()).await;
-        };
-        if tokio::time::timeout(PARK_TIMEOUT, parked).await.is_err() {
-            tracing::warn!("uploads were still being parked when the server ended");
+        let drain = shared.options.drain_timeout;
+        if timeout(drain, connections.wait()).await.is_err() {
+            shared.park.cancel();
+            let parked = async {
+                shared.uploads.wait().await;
+                // The answers of the parked uploads are on their way.
+                let _ = timeout(ANSWER_TIMEOUT, connections.wait()).await;
+            };
+            if timeout(PARK_TIMEOUT, parked).await.is_err() {
+                tracing::warn!("uploads were still being parked when the server ended");
+            }
+            shared.cut.cancel();
+            connections.wait().await;
         }
-        shared.cut.cancel();
-        connections.wait().await;
+        // Calls and uploads of connections that broke may still hold the store.
+        let released = async {
+            shared.calls.0.wait().await;
+            shared.uploads.wait().await;
+        };
+        if timeout(PARK_TIMEOUT, released).await.is_err() {
+            tracing::warn!("calls still used the store when the server ended");
+        }
         Ok(())
     }
 }

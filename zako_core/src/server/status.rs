@@ -29,7 +29,8 @@ pub fn to_status(error: &CasError) -> Status {
         metadata.insert("held".to_owned(), held.to_string());
     }
     let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
-    let retries = matches!(error.kind(), ErrorKind::NoSpace | ErrorKind::Stale);
+    // A store without room says itself whether waiting helps.
+    let retries = error.kind() == ErrorKind::Stale;
     if let Some(after) = error.retry_after().or(retries.then_some(RETRY_AFTER)) {
         details.set_retry_info(Some(after));
     }
@@ -119,15 +120,17 @@ mod tests {
     #[test]
     fn retries_are_told() {
         for (error, after) in [
-            (CasError::new(ErrorKind::NoSpace, "full"), RETRY_AFTER),
-            (CasError::new(ErrorKind::Stale, "stale"), RETRY_AFTER),
+            // What can never fit is not worth another try.
+            (CasError::new(ErrorKind::NoSpace, "full"), None),
+            (CasError::new(ErrorKind::Stale, "stale"), Some(RETRY_AFTER)),
             (
                 CasError::new(ErrorKind::NoSpace, "full").with_retry_after(RETRY_AFTER * 9),
-                RETRY_AFTER * 9,
+                Some(RETRY_AFTER * 9),
             ),
         ] {
             let details = to_status(&error).get_error_details();
-            assert_eq!(details.retry_info().unwrap().retry_delay, Some(after));
+            let told = details.retry_info().and_then(|info| info.retry_delay);
+            assert_eq!(told, after);
         }
     }
 

@@ -10,7 +10,7 @@ use super::body::{Broken, RequestBody};
 use super::connection::Shared;
 use super::resource::resource;
 use super::status::{bad_frame, bad_request, to_status};
-use crate::cas::{BlobWriter, Cas, CasError, CasExt, ErrorKind};
+use crate::cas::{BlobWriter, Cas, CasError, CasExt, ErrorKind, Stored};
 use crate::negotiate::StreamPermit;
 use crate::transport::grpc::{FrameError, UploadDecoder, UploadEvent};
 use crate::{BlobRange, Digest};
@@ -68,9 +68,9 @@ async fn upload(shared: &Shared, messages: &mut Messages) -> Result<u64, Status>
     let start = start(&digest, range)?;
     let status = |error: CasError| to_status(&error);
 
+    let exists = || to_status(&CasError::already_exists(digest).with_held(digest.size()));
     if cas.contains(&digest).await.map_err(status)? {
-        let error = CasError::already_exists(digest).with_held(digest.size());
-        return Err(to_status(&error));
+        return Err(exists());
     }
     if start > 0 {
         let held = cas.held(&digest).await.map_err(status)?;
@@ -91,13 +91,17 @@ async fn upload(shared: &Shared, messages: &mut Messages) -> Result<u64, Status>
         declared: digest.size() - start,
         came: 0,
     };
-    if start == 0 && digest.size() <= COLLECTED {
-        collect(cas, messages, first, counter).await?;
+    let stored = if start == 0 && digest.size() <= COLLECTED {
+        collect(cas, messages, first, counter).await?
     } else {
         let writer = cas.writer(&digest, start).await.map_err(status)?;
-        write(shared, writer, messages, first, counter).await?;
+        write(shared, writer, messages, first, counter).await?
+    };
+    match stored {
+        Stored::New => Ok(digest.size()),
+        // Another upload was faster.
+        Stored::Existing => Err(exists()),
     }
-    Ok(digest.size())
 }
 
 /// The first byte that will be sent.
@@ -123,7 +127,7 @@ async fn collect(
     messages: &mut Messages,
     first: Bytes,
     mut counter: Counter,
-) -> Result<(), Status> {
+) -> Result<Stored, Status> {
     let digest = counter.digest;
     let mut held = Collected::One(Bytes::new());
     let mut next = Some(first);
@@ -146,7 +150,6 @@ async fn collect(
         Ok(()) => cas
             .put(&digest, held.into_bytes())
             .await
-            .map(|_| ())
             .map_err(|error| to_status(&error)),
         Err(End::Park(status)) => {
             if let Err(error) = keep(cas, &digest, held.into_bytes()).await {
@@ -176,7 +179,7 @@ async fn write(
     messages: &mut Messages,
     first: Bytes,
     mut counter: Counter,
-) -> Result<(), Status> {
+) -> Result<Stored, Status> {
     let digest = counter.digest;
     let mut next = Some(first);
     let end = loop {
@@ -207,11 +210,7 @@ async fn write(
     };
     let (cleared, status) = match end {
         Ok(()) => {
-            return writer
-                .commit()
-                .await
-                .map(|_| ())
-                .map_err(|error| to_status(&error));
+            return writer.commit().await.map_err(|error| to_status(&error));
         }
         Err(End::Park(status)) => (writer.park().await.map(|_| ()), status),
         Err(End::Discard(status)) => (writer.discard().await, status),

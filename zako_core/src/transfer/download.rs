@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -75,15 +76,36 @@ pub async fn download(
 
     // From the back: the large ones first, so that the last task isn't a long one.
     wanted.sort_by_key(|want| want.digest.size());
-    let (disk, mut written) = mpsc::channel(1);
+    let (in_use, mut written) = mpsc::channel(1);
+    let given_up = Arc::new(AtomicBool::new(false));
+    let guard = GiveUp(Arc::clone(&given_up));
+    let disk = DiskUse {
+        _in_use: in_use,
+        given_up,
+    };
     let outcome = fetch_all(cas, wanted, options, progress, disk).await;
+    drop(guard);
     // Also after an error: no thread writes any more when this returns.
     let _ = written.recv().await;
     outcome.map(|()| report)
 }
 
-/// Held by every thread that writes; nothing is sent.
-type DiskUse = mpsc::Sender<Infallible>;
+/// Held by every thread that writes.
+#[derive(Clone)]
+struct DiskUse {
+    /// Nothing is sent: when all are dropped, nobody writes.
+    _in_use: mpsc::Sender<Infallible>,
+    given_up: Arc<AtomicBool>,
+}
+
+/// Tells the threads that write when the download is dropped.
+struct GiveUp(Arc<AtomicBool>);
+
+impl Drop for GiveUp {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 async fn fetch_all(
     cas: &Arc<dyn Cas>,
@@ -210,9 +232,9 @@ async fn fetch_small(
             let disk = disk.clone();
             joined(
                 tokio::task::spawn_blocking(move || {
-                    let _disk = disk;
                     whole
                         .iter()
+                        .take_while(|_| !disk.given_up.load(Ordering::Relaxed))
                         .try_for_each(|(want, data)| place_whole(want, data))
                 })
                 .await,

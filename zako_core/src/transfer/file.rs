@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::Stream;
 use futures::stream::{self, BoxStream, StreamExt};
 use tokio::sync::mpsc;
@@ -114,15 +114,15 @@ fn read_steps(
     file.seek(SeekFrom::Start(offset)).map_err(failed)?;
     let mut left = size.saturating_sub(offset);
     while left > 0 {
-        let mut data = BytesMut::zeroed(left.min(STEP as u64) as usize);
-        file.read_exact(&mut data).map_err(|error| {
-            if error.kind() == std::io::ErrorKind::UnexpectedEof {
-                return changed(path, digest);
-            }
-            failed(error)
-        })?;
+        let step = left.min(STEP as u64);
+        // Reads into the vector's room as it is; a buffer would be zeroed first.
+        let mut data = Vec::with_capacity(step as usize);
+        (&file).take(step).read_to_end(&mut data).map_err(failed)?;
+        if data.len() as u64 != step {
+            return Err(changed(path, digest));
+        }
         left -= data.len() as u64;
-        if steps.blocking_send(Ok(data.freeze())).is_err() {
+        if steps.blocking_send(Ok(data.into())).is_err() {
             break;
         }
     }

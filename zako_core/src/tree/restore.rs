@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -37,7 +38,7 @@ pub struct RestoreReport {
 /// Nothing is written outside of `target`, whatever the tree says: names are
 /// checked, and links are made after all else. Folders get their modes last, so
 /// read-only ones are no hindrance. An absent target appears when it is whole; after
-/// an error nothing of it is left.
+/// an error nothing of it is left, and nothing half when the future is dropped.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidArgument`] if `target` has something in it, a directory is not
@@ -78,6 +79,10 @@ pub async fn restore_tree(
     blocking(move || site.finish(&symlinks)).await?;
     Ok(report)
 }
+
+/// How often, and how long apart, a folder is cleared that someone still writes to.
+const CLEAR_TRIES: u32 = 10;
+const CLEAR_PAUSE: Duration = Duration::from_millis(5);
 
 /// Where a tree is built: beside an absent target, or in an empty folder. Cleared
 /// when it is dropped before it is finished.
@@ -173,11 +178,21 @@ impl Drop for Site {
             // Some may be closed already; what can't be opened stays.
             let _ = std::fs::set_permissions(path, Permissions::from_mode(0o700));
         }
-        let cleared = if self.is_beside() {
-            std::fs::remove_dir_all(&self.root)
-        } else {
-            clear(&self.root)
+        let clear_all = || match self.is_beside() {
+            true => std::fs::remove_dir_all(&self.root),
+            false => clear(&self.root),
         };
+        let mut cleared = clear_all();
+        for _ in 0..CLEAR_TRIES {
+            match &cleared {
+                // A dropped download may just be finishing a last file.
+                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    std::thread::sleep(CLEAR_PAUSE);
+                    cleared = clear_all();
+                }
+                _ => break,
+            }
+        }
         if let Err(error) = cleared {
             tracing::warn!(%error, path = %self.root.display(), "a broken restore is left");
         }

@@ -24,6 +24,8 @@ pub struct MapCas {
     pub swallow: bool,
     /// Downloads come in steps of this many bytes; 0 is one step.
     pub step: usize,
+    /// Those steps end with damage once so many bytes were read.
+    pub damaged_after: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -120,7 +122,14 @@ impl Cas for MapCas {
             return Ok(Blob::from_bytes(*digest, range, data));
         }
         let (step, counts) = (self.step, Arc::clone(&self.counts));
+        let (digest, damaged_after) = (*digest, self.damaged_after);
+        let whole = data.len();
         let steps = futures::stream::unfold(data, move |mut data| async move {
+            let read = (whole - data.len()) as u64;
+            if damaged_after.is_some_and(|after| read >= after) {
+                let error = CasError::new(ErrorKind::Corrupt, "damaged").with_digest(digest);
+                return Some((Err(error), Bytes::new()));
+            }
             if data.is_empty() {
                 return None;
             }
@@ -131,7 +140,7 @@ impl Cas for MapCas {
             let read = step.as_ref().map_or(0, Bytes::len);
             counts.read.fetch_add(read as u64, Ordering::Relaxed);
         });
-        Ok(Blob::from_stream(*digest, range, steps))
+        Ok(Blob::from_stream(digest, range, steps))
     }
 
     async fn put(&self, digest: &Digest, data: Bytes) -> Result<Stored> {
@@ -238,8 +247,11 @@ impl BlobWriter for MapWriter {
         if actual != self.digest {
             return Err(CasError::mismatch(self.digest, actual));
         }
-        self.state.lock().unwrap().blobs.insert(self.digest, data);
-        Ok(Stored::New)
+        let mut state = self.state.lock().unwrap();
+        Ok(match state.blobs.insert(self.digest, data) {
+            Some(_) => Stored::Existing,
+            None => Stored::New,
+        })
     }
 
     async fn park(mut self: Box<Self>) -> Result<u64> {

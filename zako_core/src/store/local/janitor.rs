@@ -80,6 +80,9 @@ impl Janitor {
 
     /// Works until all who could ask are gone.
     pub(super) fn run(self) {
+        if self.shared.opening.wait_blocking().is_err() {
+            return;
+        }
         loop {
             match self.requests.recv_timeout(TICK) {
                 Ok(Request::Stop) => return,

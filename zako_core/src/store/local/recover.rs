@@ -2,6 +2,9 @@
 //!
 //! Sealed segments are known by their footers; the rest is scanned and re-hashed.
 //! Nothing is believed that a crash could have left half done.
+//!
+//! [`prepare`] locks the folder and takes stock of what it must know at once;
+//! [`contents`] rebuilds the index, while callers wait for it.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -20,6 +23,7 @@ use super::io::Backend;
 use super::large::{LargeFiles, disk_bytes};
 use super::leases::LeaseLedger;
 use super::meta;
+use super::opening::Opening;
 use super::options::{Sizes, StoreOptions};
 use super::partial::Partials;
 use super::quarantine::Quarantine;
@@ -31,10 +35,8 @@ use super::space::Space;
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::{Digest, Hash};
 
-/// An opened store, before its threads run.
-pub(super) struct Recovered {
-    pub(super) shared: Arc<Shared>,
-    /// Segments with room, to go on with.
+/// The segments that have room, to go on with.
+pub(super) struct OpenSegments {
     pub(super) probation: Option<Active>,
     pub(super) main: Option<Active>,
 }
@@ -50,8 +52,8 @@ struct Loaded {
 /// Ghosts that are remembered.
 const MOST_GHOSTS: usize = 1 << 17;
 
-/// Opens the store in this folder, or makes one.
-pub(super) fn open(root: &Path, options: StoreOptions) -> Result<Recovered> {
+/// Locks the store in this folder, or makes one.
+pub(super) fn prepare(root: &Path, options: StoreOptions) -> Result<Arc<Shared>> {
     let backend = Arc::clone(&options.backend);
     let wrap = |error| CasError::io("opening the store", root, error);
     backend.create_dir_all(root).map_err(wrap)?;
@@ -89,15 +91,20 @@ pub(super) fn open(root: &Path, options: StoreOptions) -> Result<Recovered> {
     let (partial, quarantine) = (dir("partial")?, dir("quarantine")?);
     backend.sync_dir(root).map_err(wrap)?;
 
-    let own = own_bytes(&*backend, segments.dir(), &large)?;
-    let free = backend.available_bytes(root).map_err(wrap)?;
-    let sizes = Sizes::of(&options, free.saturating_add(own));
+    let free_and_own = match options.max_bytes {
+        Some(_) => 0,
+        None => {
+            let free = backend.available_bytes(root).map_err(wrap)?;
+            free.saturating_add(own_bytes(&*backend, segments.dir(), &large)?)
+        }
+    };
+    let sizes = Sizes::of(&options, free_and_own);
     let space = Space::new(sizes.cap, sizes.segment);
     let quarantine = Quarantine::open(quarantine, Arc::clone(&backend), Arc::clone(&space))?;
     let partials = Partials::new(partial, Arc::clone(&backend), Arc::clone(&space));
     partials.recover()?;
 
-    let shared = Arc::new(Shared {
+    Ok(Arc::new(Shared {
         root: root.to_owned(),
         options,
         sizes,
@@ -116,9 +123,9 @@ pub(super) fn open(root: &Path, options: StoreOptions) -> Result<Recovered> {
         sequence: AtomicU64::new(1),
         file_number: AtomicU32::new(1),
         closed: AtomicBool::new(false),
+        opening: Opening::default(),
         _lock: lock,
-    });
-    recover_contents(shared)
+    }))
 }
 
 /// Bytes of the store's files, about: for the default cap only.
@@ -133,11 +140,12 @@ fn own_bytes(backend: &dyn Backend, segments: &Path, large: &LargeFiles) -> Resu
     Ok(own)
 }
 
-fn recover_contents(shared: Arc<Shared>) -> Result<Recovered> {
+/// Rebuilds the index from what is on disk.
+pub(super) fn contents(shared: &Shared) -> Result<OpenSegments> {
     let mut units: Vec<(SystemTime, Stream, Unit)> = Vec::new();
-    recover_large(&shared, &mut units)?;
+    recover_large(shared, &mut units)?;
 
-    let mut loaded = load_segments(&shared, &mut units)?;
+    let mut loaded = load_segments(shared, &mut units)?;
     let mut tombstones: HashMap<Hash, u64> = HashMap::new();
     let mut last_sequence = 0;
     for entry in loaded.iter().flat_map(|loaded| &loaded.entries) {
@@ -149,15 +157,15 @@ fn recover_contents(shared: Arc<Shared>) -> Result<Recovered> {
     }
     shared.sequence.store(last_sequence + 1, Ordering::Relaxed);
     for loaded in &loaded {
-        index_segment(&shared, loaded, &tombstones);
+        index_segment(shared, loaded, &tombstones);
     }
 
     shared
         .partials
         .discard_where(|digest| shared.index.contains(digest));
 
-    let probation = take_open_segment(&shared, &mut loaded, &mut units, Stream::Probation);
-    let main = take_open_segment(&shared, &mut loaded, &mut units, Stream::Main);
+    let probation = take_open_segment(shared, &mut loaded, &mut units, Stream::Probation);
+    let main = take_open_segment(shared, &mut loaded, &mut units, Stream::Main);
     for rest in &loaded {
         rest.segment.set_sealed(true);
     }
@@ -165,11 +173,7 @@ fn recover_contents(shared: Arc<Shared>) -> Result<Recovered> {
     for (_, stream, unit) in units {
         shared.enqueue(stream, unit);
     }
-    Ok(Recovered {
-        shared,
-        probation,
-        main,
-    })
+    Ok(OpenSegments { probation, main })
 }
 
 fn recover_large(shared: &Shared, units: &mut Vec<(SystemTime, Stream, Unit)>) -> Result<()> {

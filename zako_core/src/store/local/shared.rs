@@ -14,6 +14,7 @@ use super::index::{Index, Place};
 use super::io::{Backend, Lock};
 use super::large::LargeFiles;
 use super::leases::LeaseLedger;
+use super::opening::Opening;
 use super::options::{Sizes, StoreOptions};
 use super::partial::Partials;
 use super::pool::BufferPool;
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     /// The number of the next large file.
     pub(super) file_number: AtomicU32,
     pub(super) closed: AtomicBool,
+    /// Done when the index is whole.
+    pub(super) opening: Opening,
     /// Keeps other processes out for as long as anything of the store is in use.
     pub(super) _lock: Box<dyn Lock>,
 }
@@ -75,6 +78,12 @@ impl Shared {
             );
         }
         Ok(())
+    }
+
+    /// Waits until the store can be used.
+    pub(super) async fn ready(&self) -> Result<()> {
+        self.opening.wait().await?;
+        self.check_open()
     }
 
     /// The stream that a new blob belongs to.
