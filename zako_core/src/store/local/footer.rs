@@ -1,6 +1,8 @@
 //! The codec of a sealed segment's footer. The layout is in FORMAT.md.
 
-use super::record::{ALIGN, FORMAT_VERSION, MOST_PAYLOAD, RecordKind, u32_at, u64_at};
+use super::record::{
+    ALIGN, FORMAT_VERSION, HEADER_LEN, MOST_PAYLOAD, RecordKind, is_zero, u32_at, u64_at,
+};
 use crate::{Digest, Hash};
 
 /// The length of the trailer, the last bytes of a sealed segment.
@@ -80,6 +82,7 @@ impl Trailer {
             || u32_at(bytes, 60) != crc32fast::hash(&bytes[..60])
             || u32_at(bytes, 8) != FORMAT_VERSION
             || u64_at(bytes, 16) != epoch
+            || !is_zero(&bytes[36..60])
         {
             return None;
         }
@@ -127,9 +130,15 @@ impl Trailer {
             offset: u32_at(bytes, 40),
             length: length & !TOMBSTONE_BIT,
         };
-        let plausible = u64::from(entry.offset).is_multiple_of(ALIGN)
-            && u64::from(entry.offset) < self.start
-            && entry.length < MOST_PAYLOAD;
+        let longest = match entry.kind {
+            RecordKind::Blob => MOST_PAYLOAD - 1,
+            RecordKind::Tombstone => 0,
+        };
+        let header = u64::from(entry.offset);
+        let plausible = header.is_multiple_of(ALIGN)
+            && header >= HEADER_LEN as u64
+            && header + HEADER_LEN as u64 + u64::from(entry.length) <= self.start
+            && entry.length <= longest;
         plausible.then_some(entry)
     }
 }
@@ -144,7 +153,7 @@ mod tests {
             any::<bool>(),
             any::<[u8; 32]>(),
             any::<u64>(),
-            0..1u32 << 20,
+            4..1u32 << 20,
             0..MOST_PAYLOAD,
         )
             .prop_map(|(blob, hash, sequence, place, length)| FooterEntry {
@@ -156,7 +165,7 @@ mod tests {
                 hash: Hash::from_bytes(hash),
                 sequence,
                 offset: place * 16,
-                length,
+                length: if blob { length } else { 0 },
             });
         prop::collection::vec(entry, 0..20)
     }
@@ -165,6 +174,43 @@ mod tests {
         let (body, trailer) = bytes.split_last_chunk::<TRAILER_LEN>()?;
         let trailer = Trailer::decode(trailer, epoch, start + bytes.len() as u64)?;
         trailer.decode_entries(body)
+    }
+
+    #[test]
+    fn entries_lie_where_records_can_lie() {
+        let entry = FooterEntry {
+            kind: RecordKind::Blob,
+            hash: Hash::from_bytes([1; 32]),
+            sequence: 2,
+            offset: 64,
+            length: 64,
+        };
+        let read = |entry: FooterEntry| decode(&encode(&[entry], 3, 192), 3, 192);
+        assert_eq!(read(entry), Some(vec![entry]));
+        for (offset, length) in [(48, 64), (72, 16), (64, 65), (192, 0), (u32::MAX - 15, 0)] {
+            let wrong = FooterEntry {
+                offset,
+                length,
+                ..entry
+            };
+            assert_eq!(read(wrong), None, "{wrong:?}");
+        }
+        let tombstone = FooterEntry {
+            kind: RecordKind::Tombstone,
+            ..entry
+        };
+        assert_eq!(read(tombstone), None);
+    }
+
+    #[test]
+    fn bytes_without_a_meaning_are_zero() {
+        for at in 36..60 {
+            let mut bytes = encode(&[], 3, 192);
+            bytes[at] = 1;
+            let crc = crc32fast::hash(&bytes[..60]);
+            bytes[60..].copy_from_slice(&crc.to_le_bytes());
+            assert_eq!(decode(&bytes, 3, 192), None, "byte {at}");
+        }
     }
 
     proptest! {

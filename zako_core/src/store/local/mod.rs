@@ -7,6 +7,9 @@ mod cas;
 mod committer;
 mod eviction;
 mod footer;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 pub mod io;
 mod janitor;

@@ -72,7 +72,11 @@ impl SegmentHeader {
 
     /// `None` if these bytes are no segment header of this version.
     pub(super) fn decode(bytes: &[u8; HEADER_LEN]) -> Option<Self> {
-        if bytes[0..8] != SEGMENT_MAGIC || !is_sealed(bytes) || u32_at(bytes, 8) != FORMAT_VERSION {
+        if bytes[0..8] != SEGMENT_MAGIC
+            || !is_sealed(bytes)
+            || u32_at(bytes, 8) != FORMAT_VERSION
+            || !is_zero(&bytes[32..60])
+        {
             return None;
         }
         Some(Self {
@@ -122,6 +126,9 @@ impl RecordHeader {
         if bytes[0..4] != RECORD_MAGIC || u64_at(bytes, 8) != epoch || !is_sealed(bytes) {
             return None;
         }
+        if !is_zero(&bytes[5..8]) {
+            return None;
+        }
         let kind = match bytes[4] {
             1 => RecordKind::Blob,
             2 => RecordKind::Tombstone,
@@ -162,6 +169,12 @@ fn seal(bytes: &mut [u8; HEADER_LEN]) {
 
 fn is_sealed(bytes: &[u8; HEADER_LEN]) -> bool {
     u32_at(bytes, 60) == crc32fast::hash(&bytes[..60])
+}
+
+/// Whether bytes without a meaning are as they are written. Others would be lost
+/// when the record is moved.
+pub(super) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
 }
 
 /// The number at `at`, which is below the callers' fixed header lengths.
@@ -227,6 +240,34 @@ mod tests {
             header[32..].copy_from_slice(&bytes);
             prop_assert_eq!(RecordHeader::decode(&header, epoch), None);
             prop_assert_eq!(SegmentHeader::decode(&header), None);
+        }
+    }
+
+    #[test]
+    fn bytes_without_a_meaning_are_zero() {
+        let record = RecordHeader {
+            kind: RecordKind::Blob,
+            epoch: 5,
+            sequence: 6,
+            hash: Hash::from_bytes([7; 32]),
+            length: 8,
+        };
+        let segment = SegmentHeader {
+            id: 7,
+            epoch: 5,
+            stream: Stream::Main,
+        };
+        for at in 5..8 {
+            let mut bytes = record.encode();
+            bytes[at] = 1;
+            seal(&mut bytes);
+            assert_eq!(RecordHeader::decode(&bytes, 5), None, "byte {at}");
+        }
+        for at in 32..60 {
+            let mut bytes = segment.encode();
+            bytes[at] = 1;
+            seal(&mut bytes);
+            assert_eq!(SegmentHeader::decode(&bytes), None, "byte {at}");
         }
     }
 
