@@ -52,7 +52,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
         ("put, 1 stream", 1, "immediate"),
     ] {
         let store = run.new_folder()?;
-        let server = Server::start(store.path(), &["--durability", durability])?;
+        let server = Server::start(run, store.path(), &["--durability", durability])?;
         let cost = put(&server, blobs, streams).await?;
         add(report, name, bytes, cost, ("÷ disk", disk.rate));
         if streams == 1 {

@@ -24,8 +24,9 @@ pub(crate) const ASKING: &str = "NegotiateBlobs, half present";
 /// The role of a process that fills a store and is killed.
 pub(crate) const FILL: &str = "--fill";
 
-/// The size of the blobs.
-const SIZE: usize = 256;
+/// The size of the blobs. They fill three segments, which hold 2^18 records each,
+/// and most of another one, which a crash leaves to be scanned.
+const SIZE: usize = 160;
 
 /// Blobs put at once.
 const BATCH: usize = 4096;
@@ -71,7 +72,7 @@ impl Million {
     /// One round.
     pub(crate) async fn round(&self, run: &Run, report: &mut Report) -> Outcome<()> {
         let empty = run.new_folder()?;
-        let server = Server::start(empty.path(), &[])?;
+        let server = Server::start(run, empty.path(), &[])?;
         // A client and a look-up cost memory, too.
         server
             .client(true)
@@ -82,13 +83,13 @@ impl Million {
         server.stop()?;
 
         let (name, folder) = ("after a clean stop", self.stopped.path());
-        let server = self.open(name, folder, without, report).await?;
+        let server = self.open(run, name, folder, without, report).await?;
         self.ask(&server, report).await?;
         server.stop()?;
 
         let copy = run.new_folder()?;
         copy_folder(self.killed.path(), copy.path())?;
-        self.open("after kill -9", copy.path(), without, report)
+        self.open(run, "after kill -9", copy.path(), without, report)
             .await?
             .stop()
     }
@@ -96,13 +97,14 @@ impl Million {
     /// Starts a server and waits until it knows whether it has a blob.
     async fn open(
         &self,
+        run: &Run,
         name: &'static str,
         folder: &Path,
         without: u64,
         report: &mut Report,
     ) -> Outcome<Server> {
         let start = Instant::now();
-        let server = Server::start(folder, &[])?;
+        let server = Server::start(run, folder, &[])?;
         let ready = start.elapsed().as_secs_f64();
         let client = server.client(true).await?;
         if client

@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use zako_core::client::{Client, ClientOptions, ServerUrl};
 
 use crate::Outcome;
+use crate::run::Run;
 
 /// A running `zako serve`; killed when dropped.
 pub(crate) struct Server {
@@ -52,8 +53,8 @@ pub(crate) struct Meter<'a> {
 
 impl Server {
     /// Starts one over `data` and waits for its first line.
-    pub(crate) fn start(data: &Path, more: &[&str]) -> Outcome<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_zako"));
+    pub(crate) fn start(run: &Run, data: &Path, more: &[&str]) -> Outcome<Self> {
+        let mut command = Command::new(&run.zako);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("ZAKO_") {
                 command.env_remove(name);

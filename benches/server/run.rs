@@ -14,6 +14,8 @@ pub(crate) struct Run {
     pub(crate) rounds: usize,
     /// One JSON object for each figure, in place of tables.
     pub(crate) json: bool,
+    /// The command that is measured.
+    pub(crate) zako: PathBuf,
     /// Only the scenarios with such names; all if there are none.
     only: Vec<String>,
     folder: TempDir,
@@ -26,6 +28,7 @@ Scenarios: large, small, million; all if none is named.
   --rounds N   medians of N rounds (5)
   --short      one round with small sizes, to see that all works
   --folder DIR where the stores lie, so that it is the disk to measure (the target folder)
+  --zako FILE  the command to measure, to compare builds (the one built with this)
   --json       one object a line for each figure";
 
 impl Run {
@@ -35,6 +38,7 @@ impl Run {
         let mut rounds = None;
         let mut only = Vec::new();
         let mut folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+        let mut zako = PathBuf::from(env!("CARGO_BIN_EXE_zako"));
         let value = |args: &mut dyn Iterator<Item = String>, name| {
             args.next().ok_or_else(|| format!("{name} needs a value"))
         };
@@ -45,6 +49,7 @@ impl Run {
                 "--json" => json = true,
                 "--rounds" => rounds = Some(value(&mut args, "--rounds")?.parse()?),
                 "--folder" => folder = value(&mut args, "--folder")?.into(),
+                "--zako" => zako = value(&mut args, "--zako")?.into(),
                 "--help" | "-h" => return Ok(None),
                 "large" | "small" | "million" => only.push(arg),
                 other => return Err(format!("{other:?} is not known here\n{HELP}").into()),
@@ -57,6 +62,7 @@ impl Run {
             short,
             rounds,
             json,
+            zako,
             only,
             folder: tempfile::tempdir_in(folder)?,
         }))

@@ -31,7 +31,7 @@ enum Call {
 /// One round.
 pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outcome<()> {
     let store = run.new_folder()?;
-    let server = Server::start(store.path(), &[])?;
+    let server = Server::start(run, store.path(), &[])?;
     let clients = vec![server.client(true).await?];
     one_by_one(
         &server,
@@ -55,7 +55,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
     server.stop()?;
 
     let store = run.new_folder()?;
-    let server = Server::start(store.path(), &[])?;
+    let server = Server::start(run, store.path(), &[])?;
     let clients = server.clients(IN_FLIGHT).await?;
     one_by_one(
         &server,
@@ -79,7 +79,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
     server.stop()?;
 
     let store = run.new_folder()?;
-    let server = Server::start(store.path(), &[])?;
+    let server = Server::start(run, store.path(), &[])?;
     let client = server.client(true).await?;
     let batch: Vec<_> = blobs.iter().cloned().collect();
     let meter = server.meter()?;
