@@ -102,7 +102,10 @@ fn putting(criterion: &mut Criterion) {
                 let puts = futures::stream::iter(&blobs)
                     .map(|(digest, data)| store.put(digest, data.clone()))
                     .buffer_unordered(IN_FLIGHT)
-                    .for_each(|outcome| async { drop(outcome.unwrap()) });
+                    .for_each(|outcome| {
+                        outcome.unwrap();
+                        std::future::ready(())
+                    });
                 runtime.block_on(puts);
                 spent += start.elapsed();
             }

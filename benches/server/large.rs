@@ -26,15 +26,18 @@ type Blobs = Arc<Vec<(Digest, Bytes)>>;
 /// One round.
 pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outcome<()> {
     let bytes: u64 = blobs.iter().map(|(digest, _)| digest.size()).sum();
-    let table = "Limits of the machine";
     let data: Vec<Bytes> = blobs.iter().map(|(_, data)| data.clone()).collect();
     let hash = limits::hash(&data)?;
-    let disk = limits::disk(run.folder(), bytes)?;
-    let tcp = limits::tcp(bytes)?;
+    let file = run.folder().join("file");
+    let disk = limits::disk(&file, bytes)?;
+    let tcp = limits::tcp(bytes, None)?;
+    let read = limits::tcp(bytes, Some(&file))?;
+    std::fs::remove_file(file)?;
     for (name, limit) in [
         ("BLAKE3, one thread", hash),
         ("write and fdatasync", disk),
-        ("TCP over loopback, one stream", tcp),
+        ("TCP over loopback", tcp),
+        ("TCP over loopback, from a file", read),
     ] {
         let mut cells = vec![
             ("GB/s", limit.rate / 1e9),
@@ -43,7 +46,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
         if limit.receiver > 0.0 {
             cells.push(("receiver's", limit.receiver * GIB / bytes as f64));
         }
-        report.add(table, name, &cells);
+        report.add(limits::TITLE, name, &cells);
     }
 
     for (name, streams, durability) in [
@@ -54,15 +57,16 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
         let store = run.new_folder()?;
         let server = Server::start(run, store.path(), &["--durability", durability])?;
         let cost = put(&server, blobs, streams).await?;
-        add(report, name, bytes, cost, ("÷ disk", disk.rate));
+        add(report, name, bytes, cost, &[("÷ disk", disk.rate)]);
         if streams == 1 {
+            let over_tcp = [("÷ TCP", tcp.rate), ("÷ file to TCP", read.rate)];
             let cost = get(&server, blobs, 1, false).await?;
             add(
                 report,
                 "get, 1 stream, first after the start",
                 bytes,
                 cost,
-                ("÷ TCP", tcp.rate),
+                &over_tcp,
             );
             for (name, streams, verify) in [
                 ("get, 1 stream, not hashed", 1, false),
@@ -71,7 +75,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
                 ("get, 4 streams, hashed", 4, true),
             ] {
                 let cost = get(&server, blobs, streams, verify).await?;
-                add(report, name, bytes, cost, ("÷ TCP", tcp.rate));
+                add(report, name, bytes, cost, &over_tcp);
             }
         }
         server.stop()?;
@@ -84,21 +88,18 @@ fn add(
     name: &'static str,
     bytes: u64,
     cost: Cost,
-    (ratio, limit): (&'static str, f64),
+    limits: &[(&'static str, f64)],
 ) {
     let gib = bytes as f64 / GIB;
     let rate = bytes as f64 / cost.wall;
-    report.add(
-        TITLE,
-        name,
-        &[
-            ("GB/s", rate / 1e9),
-            ("server CPU-s/GiB", cost.server / gib),
-            ("client CPU-s/GiB", cost.client / gib),
-            ("server's peak, MiB", cost.peak as f64 / MIB),
-            (ratio, rate / limit),
-        ],
-    );
+    let mut cells = vec![
+        ("GB/s", rate / 1e9),
+        ("server CPU-s/GiB", cost.server / gib),
+        ("client CPU-s/GiB", cost.client / gib),
+        ("server's peak, MiB", cost.peak as f64 / MIB),
+    ];
+    cells.extend(limits.iter().map(|(name, limit)| (*name, rate / limit)));
+    report.add(TITLE, name, &cells);
 }
 
 async fn put(server: &Server, blobs: &Blobs, streams: usize) -> Outcome<Cost> {

@@ -11,6 +11,9 @@ use std::time::Instant;
 use crate::Outcome;
 use crate::process::usage;
 
+/// The title of the table.
+pub(crate) const TITLE: &str = "Limits of the machine";
+
 /// The role of the process that sends for [`tcp`].
 pub(crate) const TCP_SOURCE: &str = "--tcp-source";
 
@@ -25,10 +28,12 @@ pub(crate) struct Limit {
     pub(crate) receiver: f64,
 }
 
-/// Another process sends over loopback, this one receives.
-pub(crate) fn tcp(bytes: u64) -> Outcome<Limit> {
+/// Another process sends over loopback, this one receives. What is sent is one
+/// buffer again and again, or a file that is read step by step.
+pub(crate) fn tcp(bytes: u64, file: Option<&Path>) -> Outcome<Limit> {
     let mut child = Command::new(std::env::current_exe()?)
         .args([TCP_SOURCE, &bytes.to_string()])
+        .args(file)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
@@ -59,17 +64,21 @@ pub(crate) fn tcp(bytes: u64) -> Outcome<Limit> {
 }
 
 /// Sends to the first who connects; prints its address and then its CPU time.
-pub(crate) fn tcp_source(bytes: u64) -> Outcome<()> {
+pub(crate) fn tcp_source(bytes: u64, file: Option<&Path>) -> Outcome<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?);
+    let mut file = file.map(File::open).transpose()?;
     let (mut stream, _) = listener.accept()?;
-    let buffer = vec![1; STEP];
+    let mut buffer = vec![1; STEP];
     let before = usage("self")?.cpu;
     let mut left = bytes;
     while left > 0 {
-        let step = left.min(STEP as u64);
-        stream.write_all(&buffer[..step as usize])?;
-        left -= step;
+        let step = &mut buffer[..left.min(STEP as u64) as usize];
+        if let Some(file) = &mut file {
+            file.read_exact(step)?;
+        }
+        stream.write_all(step)?;
+        left -= step.len() as u64;
     }
     println!("{}", usage("self")?.cpu - before);
     Ok(())
@@ -93,9 +102,8 @@ pub(crate) fn hash(blobs: &[bytes::Bytes]) -> Outcome<Limit> {
 
 /// Writes a file and syncs it at the end, as
 /// `dd conv=fdatasync` does.
-pub(crate) fn disk(folder: &Path, bytes: u64) -> Outcome<Limit> {
-    let path = folder.join("written");
-    let mut file = File::create(&path)?;
+pub(crate) fn disk(path: &Path, bytes: u64) -> Outcome<Limit> {
+    let mut file = File::create(path)?;
     let buffer = vec![1; 1024 * 1024];
     let before = usage("self")?.cpu;
     let start = Instant::now();
@@ -108,9 +116,29 @@ pub(crate) fn disk(folder: &Path, bytes: u64) -> Outcome<Limit> {
     file.sync_data()?;
     let wall = start.elapsed().as_secs_f64();
     let sender = usage("self")?.cpu - before;
-    std::fs::remove_file(path)?;
     Ok(Limit {
         rate: bytes as f64 / wall,
+        sender,
+        receiver: 0.0,
+    })
+}
+
+/// Appends blocks and syncs after each of them, as a log does whose every group is
+/// durable.
+pub(crate) fn appends(path: &Path, block: usize, count: u64) -> Outcome<Limit> {
+    let mut file = File::create(path)?;
+    let buffer = vec![1; block];
+    let before = usage("self")?.cpu;
+    let start = Instant::now();
+    for _ in 0..count {
+        file.write_all(&buffer)?;
+        file.sync_data()?;
+    }
+    let wall = start.elapsed().as_secs_f64();
+    let sender = usage("self")?.cpu - before;
+    std::fs::remove_file(path)?;
+    Ok(Limit {
+        rate: (block as u64 * count) as f64 / wall,
         sender,
         receiver: 0.0,
     })

@@ -10,6 +10,7 @@ mod blobs;
 mod large;
 mod limits;
 mod million;
+mod others;
 mod process;
 mod report;
 mod run;
@@ -21,11 +22,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use self::million::Million;
+use self::others::Others;
 use self::report::{Goal, Goals, Report};
 use self::run::{HELP, Run};
 
 /// A result of any step: each failure ends the run.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// How much others disturbed the figures; the kernel's threads, which write to
+/// disk, count among them.
+const OTHERS: &str = "Other processes meanwhile";
 
 const GOALS: &Goals = &[
     (
@@ -144,7 +150,10 @@ fn begin() -> Outcome<()> {
         .build()?;
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [limits::TCP_SOURCE, bytes] => return limits::tcp_source(bytes.parse()?),
+        [limits::TCP_SOURCE, bytes] => return limits::tcp_source(bytes.parse()?, None),
+        [limits::TCP_SOURCE, bytes, file] => {
+            return limits::tcp_source(bytes.parse()?, Some(Path::new(file)));
+        }
         [million::FILL, folder, count] => {
             let count = count.parse()?;
             return runtime.block_on(million::fill_and_wait(Path::new(folder), count));
@@ -182,7 +191,9 @@ async fn measure(run: &Run) -> Outcome<Report> {
     };
     // All in turn in each round, so that what else the machine does falls on all.
     for round in 1..=run.rounds {
+        others::wait_for_quiet(run.quiet)?;
         eprintln!("round {round} of {}", run.rounds);
+        let others = Others::watch()?;
         if let Some(blobs) = &large {
             large::round(run, blobs, &mut report).await?;
         }
@@ -192,6 +203,8 @@ async fn measure(run: &Run) -> Outcome<Report> {
         if let Some(million) = &million {
             million.round(run, &mut report).await?;
         }
+        let percent = others.share()? * 100.0;
+        report.add(OTHERS, "all rounds", &[("% of the CPU time", percent)]);
     }
     Ok(report)
 }

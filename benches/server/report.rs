@@ -180,6 +180,7 @@ fn shown(samples: &[f64]) -> String {
 /// Three digits at least, thousands apart.
 fn number(value: f64) -> String {
     let digits = match value.abs() {
+        small if small < 1.0 => 3,
         small if small < 10.0 => 2,
         small if small < 100.0 => 1,
         _ => 0,

@@ -1,6 +1,7 @@
 //! What is run, as told on the command line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -12,6 +13,8 @@ pub(crate) struct Run {
     /// Small sizes and one round: not for figures, but to see that it works.
     pub(crate) short: bool,
     pub(crate) rounds: usize,
+    /// How long each round waits for other processes to be quiet, at most.
+    pub(crate) quiet: Duration,
     /// One JSON object for each figure, in place of tables.
     pub(crate) json: bool,
     /// The command that is measured.
@@ -27,6 +30,7 @@ Measures whole servers: cargo bench --bench server -- [OPTIONS] [SCENARIO…]
 Scenarios: large, small, million; all if none is named.
   --rounds N   medians of N rounds (5)
   --short      one round with small sizes, to see that all works
+  --quiet S    before each round wait for other processes to be quiet, S seconds at most (0)
   --folder DIR where the stores lie, so that it is the disk to measure (the target folder)
   --zako FILE  the command to measure, to compare builds (the one built with this)
   --json       one object a line for each figure";
@@ -35,7 +39,7 @@ impl Run {
     /// Reads the arguments; `None` if help is wanted.
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Outcome<Option<Self>> {
         let (mut bench, mut short, mut json) = (false, false, false);
-        let mut rounds = None;
+        let (mut rounds, mut quiet) = (None, Duration::ZERO);
         let mut only = Vec::new();
         let mut folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         let mut zako = PathBuf::from(env!("CARGO_BIN_EXE_zako"));
@@ -48,6 +52,9 @@ impl Run {
                 "--short" => short = true,
                 "--json" => json = true,
                 "--rounds" => rounds = Some(value(&mut args, "--rounds")?.parse()?),
+                "--quiet" => {
+                    quiet = Duration::from_secs(value(&mut args, "--quiet")?.parse()?);
+                }
                 "--folder" => folder = value(&mut args, "--folder")?.into(),
                 "--zako" => zako = value(&mut args, "--zako")?.into(),
                 "--help" | "-h" => return Ok(None),
@@ -61,6 +68,7 @@ impl Run {
         Ok(Some(Self {
             short,
             rounds,
+            quiet,
             json,
             zako,
             only,

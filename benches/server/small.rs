@@ -10,12 +10,16 @@ use zako_core::cas::{Cas, CasExt};
 use zako_core::client::Client;
 
 use crate::Outcome;
+use crate::limits;
 use crate::process::{Cost, Server};
 use crate::report::{Report, quantile};
 use crate::run::Run;
 
 /// The title of the table.
 pub(crate) const TITLE: &str = "Small blobs of 8 KiB";
+
+/// What a group of blobs that are synced together may come to, for the limit.
+const BLOCK: usize = 1 << 20;
 
 /// Calls under way at once.
 const IN_FLIGHT: usize = 64;
@@ -30,6 +34,23 @@ enum Call {
 
 /// One round.
 pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outcome<()> {
+    let bytes: u64 = blobs.iter().map(|(digest, _)| digest.size()).sum();
+    let limit = limits::appends(
+        &run.folder().join("file"),
+        BLOCK,
+        bytes.div_ceil(BLOCK as u64),
+    )?;
+    report.add(
+        limits::TITLE,
+        "append 1 MiB and fdatasync, again and again",
+        &[
+            ("GB/s", limit.rate / 1e9),
+            (
+                "CPU-s/GiB",
+                limit.sender * (1u64 << 30) as f64 / bytes as f64,
+            ),
+        ],
+    );
     let store = run.new_folder()?;
     let server = Server::start(run, store.path(), &[])?;
     let clients = vec![server.client(true).await?];
