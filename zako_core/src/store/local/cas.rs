@@ -101,7 +101,10 @@ impl Cas for LocalStore {
     async fn delete(&self, digest: &Digest) -> Result<bool> {
         self.shared.ready().await?;
         match self.shared.index.find(digest).map(|found| found.place) {
-            None => Ok(false),
+            None => {
+                self.settle_absent(*digest).await?;
+                Ok(false)
+            }
             Some(Place::Record { .. }) => {
                 let deleted = self.bury(*digest, None).await?;
                 // Tombstones take room that nobody reserved.
@@ -174,6 +177,20 @@ impl Cas for LocalStore {
 }
 
 impl LocalStore {
+    /// Makes sure that a blob that isn't there stays away: what is left on disk of
+    /// one that was evicted must not come back after its deletion.
+    async fn settle_absent(&self, digest: Digest) -> Result<()> {
+        let shared = &self.shared;
+        if shared.options.durability != Durability::None && shared.large.may_come_back(&digest) {
+            let shared = Arc::clone(shared);
+            blocking(move || shared.large.settle(&digest)).await??;
+        }
+        if shared.segments.have_strays() {
+            self.bury(digest, None).await?;
+        }
+        Ok(())
+    }
+
     /// Room for bytes of a new blob, made by eviction if need be.
     pub(super) async fn make_room(&self, bytes: u64) -> Result<Room> {
         let shared = &self.shared;

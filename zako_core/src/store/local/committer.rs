@@ -39,7 +39,8 @@ pub(super) enum Job {
         room: Room,
         ack: Sender<Result<()>>,
     },
-    /// Remove a blob that lies in a record; `false` if there is none.
+    /// Remove a blob that lies in a record; `false` if there is none. Stays removed
+    /// after a crash in both cases.
     Delete {
         digest: Digest,
         /// Only if its record lies there.
@@ -96,7 +97,8 @@ enum Pending {
     },
     Delete {
         digest: Digest,
-        place: Place,
+        /// Where it was, if it was there.
+        place: Option<Place>,
         tombstone: Staged,
         ack: oneshot::Sender<Result<bool>>,
     },
@@ -297,7 +299,11 @@ impl Committer {
             self.flush();
         }
         let place = match self.shared.index.find(&digest).map(|found| found.place) {
-            Some(place @ Place::Record { .. }) if only_at.is_none_or(|only| only == place) => place,
+            Some(place @ Place::Record { .. }) if only_at.is_none_or(|only| only == place) => {
+                Some(place)
+            }
+            // It was evicted, and a crash would bring it back.
+            None if only_at.is_none() && self.shared.segments.have_strays() => None,
             _ => {
                 let _ = ack.send(Ok(false));
                 return;
@@ -408,7 +414,9 @@ impl Committer {
                     Some(error) => {
                         // Nobody knows whether the tombstone is on disk. Hidden, the
                         // blob is stored anew when it comes again, behind it.
-                        self.shared.forget(&digest, place);
+                        if let Some(place) = place {
+                            self.shared.forget(&digest, place);
+                        }
                         Err(error)
                     }
                     None => {
@@ -417,7 +425,7 @@ impl Committer {
                         if let Some(mut room) = room {
                             self.settle(tombstone, 0, &mut room);
                         }
-                        Ok(self.shared.forget(&digest, place))
+                        Ok(place.is_some_and(|place| self.shared.forget(&digest, place)))
                     }
                 };
                 let _ = ack.send(outcome);

@@ -296,6 +296,8 @@ impl Janitor {
             // Full of what can't go yet; moving it would free little.
             return Ok(None);
         }
+        // Before anything leaves the index: a delete that finds nothing must know.
+        segment.note_strays();
         let mut stay = stay;
         for live in go {
             let now = shared.now();

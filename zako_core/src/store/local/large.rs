@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
@@ -20,6 +20,8 @@ pub(super) struct LargeFiles {
     backend: Arc<dyn Backend>,
     /// A blob's file and its entry in the index change together.
     locks: [Mutex<()>; 64],
+    /// Folders from which files were removed that a loss of power may bring back.
+    unsynced: [AtomicBool; 256],
 }
 
 /// What a file takes on disk, in bytes.
@@ -33,6 +35,7 @@ impl LargeFiles {
             dir,
             backend,
             locks: std::array::from_fn(|_| Mutex::new(())),
+            unsynced: std::array::from_fn(|_| AtomicBool::new(false)),
         }
     }
 
@@ -95,7 +98,14 @@ impl LargeFiles {
         let path = self.path(digest);
         let wrap = |error| CasError::io("removing a blob", &path, error).with_digest(*digest);
         let _changing = self.lock(digest).lock();
+        // Before it leaves the index: a delete that finds nothing must know.
+        let unsynced = self.unsynced(digest);
+        let before = unsynced.swap(true, Ordering::AcqRel);
         if !hide() {
+            unsynced.store(before, Ordering::Release);
+            if durable && before {
+                self.sync(digest)?;
+            }
             return Ok(false);
         }
         match self.backend.remove(&path) {
@@ -109,9 +119,38 @@ impl LargeFiles {
         }
         shared.space.free(disk_bytes(digest.size()));
         if durable {
-            self.backend.sync_dir(parent(&path)).map_err(wrap)?;
+            self.sync(digest)?;
         }
         Ok(true)
+    }
+
+    /// Whether a blob that the index doesn't have may be back after a crash: its
+    /// file was evicted.
+    pub(super) fn may_come_back(&self, digest: &Digest) -> bool {
+        self.unsynced(digest).load(Ordering::Acquire)
+    }
+
+    /// Makes sure that it does not. Waits for an eviction that is under way.
+    pub(super) fn settle(&self, digest: &Digest) -> Result<()> {
+        let _changing = self.lock(digest).lock();
+        match self.may_come_back(digest) {
+            true => self.sync(digest),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes the names in a blob's folder durable; its lock is held.
+    fn sync(&self, digest: &Digest) -> Result<()> {
+        let path = self.path(digest);
+        self.backend
+            .sync_dir(parent(&path))
+            .map_err(|error| CasError::io("removing a blob", &path, error).with_digest(*digest))?;
+        self.unsynced(digest).store(false, Ordering::Release);
+        Ok(())
+    }
+
+    fn unsynced(&self, digest: &Digest) -> &AtomicBool {
+        &self.unsynced[usize::from(digest.hash().as_bytes()[0])]
     }
 
     /// Moves a damaged blob's file into quarantine, if it is still the one with

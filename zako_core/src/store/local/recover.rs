@@ -303,7 +303,9 @@ fn index_segment(shared: &Shared, loaded: &Loaded, tombstones: &HashMap<Hash, u6
         }
         let digest = entry.digest();
         // A second copy, left by a move that a crash interrupted: the same bytes.
-        if !shared.index.contains(&digest) {
+        if shared.index.contains(&digest) {
+            segment.note_strays();
+        } else {
             let offset = entry.offset;
             let place = Place::Record {
                 segment: segment.id,

@@ -29,6 +29,9 @@ pub(super) struct Segment {
     first_sequence: AtomicU64,
     /// Bytes of tombstones that were still in use when somebody looked.
     tombstones: AtomicU64,
+    /// It may have whole records that neither the index points to nor a tombstone
+    /// voids: those of evicted blobs, and second copies.
+    strays: AtomicBool,
 }
 
 /// All segments, by number.
@@ -58,6 +61,7 @@ impl Segment {
             sealed: AtomicBool::new(false),
             first_sequence: AtomicU64::new(u64::MAX),
             tombstones: AtomicU64::new(0),
+            strays: AtomicBool::new(false),
         })
     }
 
@@ -154,6 +158,11 @@ impl Segment {
         self.tombstones.store(bytes, Ordering::Relaxed);
     }
 
+    /// From now on it may have strays, until it is removed.
+    pub(super) fn note_strays(&self) {
+        self.strays.store(true, Ordering::Release);
+    }
+
     /// Whether it may have a record older than this sequence number.
     pub(super) fn has_older(&self, sequence: u64) -> bool {
         self.first_sequence.load(Ordering::Relaxed) < sequence
@@ -182,6 +191,15 @@ impl SegmentTable {
 
     pub(super) fn by_id(&self, id: u32) -> Option<Arc<Segment>> {
         self.segments.read().get(&id).cloned()
+    }
+
+    /// Whether a blob that the index doesn't have may be found when the store is
+    /// opened again.
+    pub(super) fn have_strays(&self) -> bool {
+        let segments = self.segments.read();
+        segments
+            .values()
+            .any(|segment| segment.strays.load(Ordering::Acquire))
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Segment>> {
