@@ -16,8 +16,9 @@ use super::leases::MOST_LEASE_SECONDS;
 use super::options::Durability;
 use super::read;
 use super::shared::{BACKLOG_KIB, record_footprint, stopped};
+use super::small_writer::SmallWriter;
 use super::space::{Purpose, Room};
-use super::writer::{LargeWriter, SmallWriter, blocking};
+use super::writer::{LargeWriter, blocking};
 use crate::cas::{
     Blob, BlobStat, BlobWriter, Cas, CasError, ErrorKind, Lease, Location, Result, Stored,
 };

@@ -5,6 +5,7 @@
 mod appender;
 mod cas;
 mod committer;
+mod emptying;
 mod eviction;
 mod footer;
 #[cfg(feature = "fuzzing")]
@@ -28,6 +29,7 @@ mod recover;
 mod scan;
 mod segment;
 mod shared;
+mod small_writer;
 mod space;
 mod verify;
 mod writer;
