@@ -617,3 +617,39 @@ fn a_file_system_of_8_mib_filled_to_the_brim() {
     assert!(output.status.success(), "{text}\n{errors}");
     assert!(text.contains("ZAKO-SMALL-FS-DONE"), "{text}\n{errors}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_pieces_do_not_keep_large_buffers() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path(), options(1 << 30)).await;
+    let (digest, data) = content(1, 3 << 20);
+    let mut writer = store.writer(&digest, 0).await.unwrap();
+    // Each piece is all that keeps a buffer of its own alive.
+    let freed = Arc::new(AtomicU64::new(0));
+    for piece in data[..300_000].chunks(3) {
+        let owner = Counted(piece.to_vec(), Arc::clone(&freed));
+        writer.write(Bytes::from_owner(owner)).await.unwrap();
+    }
+    assert_eq!(freed.load(Ordering::Relaxed), 100_000);
+    for piece in data[300_000..].chunks(100_001) {
+        writer.write(Bytes::copy_from_slice(piece)).await.unwrap();
+    }
+    assert_eq!(writer.commit().await.unwrap(), Stored::New);
+    assert_eq!(store.fetch_bytes(&digest).await.unwrap(), data);
+    store.close().await.unwrap();
+}
+
+/// Bytes that tell when they are freed.
+struct Counted(Vec<u8>, Arc<AtomicU64>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
+}

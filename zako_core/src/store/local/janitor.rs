@@ -36,16 +36,22 @@ pub(super) struct Janitor {
     requests: Receiver<Request>,
     /// Weak, since the committer lives as long as there is a strong one.
     committer: Weak<Sender<Job>>,
-    /// What could not be freed a moment ago can't be now: looking at everything
-    /// again for each of many writers would take long.
-    refused: Option<(u64, Instant)>,
+    /// What could not be freed, and when that was. It can't be now, either, if nothing
+    /// has changed: looking at everything again for each of many writers would take
+    /// long.
+    refused: Option<(u64, Moment)>,
+}
+
+/// A moment in the life of the store, as far as room goes: nothing was freed and no
+/// lease has ended within it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Moment {
+    frees: u64,
+    second: u32,
 }
 
 /// How often the janitor looks after things unasked.
 const TICK: Duration = Duration::from_secs(30);
-
-/// For so long a refusal holds for others.
-const REFUSED_FOR: Duration = Duration::from_millis(50);
 
 impl Janitor {
     pub(super) fn new(
@@ -126,10 +132,10 @@ impl Janitor {
         if let Some(room) = space.reserve(bytes, Purpose::Store) {
             return Some(room);
         }
-        let lately = |at: Instant| at.elapsed() < REFUSED_FOR;
+        let same = |moment: Moment| moment == self.moment();
         if self
             .refused
-            .is_some_and(|(least, at)| bytes >= least && lately(at))
+            .is_some_and(|(least, moment)| bytes >= least && same(moment))
         {
             return None;
         }
@@ -143,8 +149,15 @@ impl Janitor {
                 return Some(room);
             }
         }
-        self.refused = Some((bytes, Instant::now()));
+        self.refused = Some((bytes, self.moment()));
         None
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            frees: self.shared.space.frees(),
+            second: self.shared.now(),
+        }
     }
 
     /// Makes room for so many bytes; whether there is.

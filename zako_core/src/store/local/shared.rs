@@ -146,6 +146,7 @@ impl Shared {
 
     /// The index doesn't point to this record any more.
     pub(super) fn retire(&self, digest: &Digest, place: Place) {
+        self.space.note_garbage();
         if let Place::Record { segment, .. } = place
             && let Some(segment) = self.segments.by_id(segment)
         {

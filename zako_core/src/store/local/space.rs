@@ -14,6 +14,8 @@ pub(super) struct Space {
     reserve: u64,
     /// The cap that a full file system has taught; [`u64::MAX`] if none has.
     squeezed: AtomicU64,
+    /// How often something was freed, or became garbage.
+    frees: AtomicU64,
 }
 
 /// Room for bytes that will be written. What is not [`taken`](Self::take) is
@@ -40,6 +42,7 @@ impl Space {
             cap,
             reserve,
             squeezed: AtomicU64::new(u64::MAX),
+            frees: AtomicU64::new(0),
         })
     }
 
@@ -92,8 +95,20 @@ impl Space {
         self.used.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// How often something was freed or became garbage so far: while that stays, so
+    /// does what can't be had.
+    pub(super) fn frees(&self) -> u64 {
+        self.frees.load(Ordering::Relaxed)
+    }
+
+    /// Something on disk is of no use any more.
+    pub(super) fn note_garbage(&self) {
+        self.frees.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts bytes that are gone from disk.
     pub(super) fn free(&self, bytes: u64) {
+        self.note_garbage();
         let before = self.used.fetch_sub(bytes, Ordering::Relaxed);
         debug_assert!(before >= bytes, "freed {bytes} of {before}");
     }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::task::JoinHandle;
 use zako_digest::hash::Hasher;
 
@@ -24,6 +24,9 @@ use crate::cas::{BlobWriter, CasError, ErrorKind, Result, Stored};
 /// Bytes that are hashed and written at once.
 const STEP: usize = 512 << 10;
 
+/// Smaller pieces are copied together.
+const COPY_BELOW: usize = 64 << 10;
+
 /// Room is reserved in pieces, so that an upload that never comes reserves little.
 const ROOM_STEP: u64 = 8 << 20;
 
@@ -38,6 +41,8 @@ pub(super) struct LargeWriter {
     /// Collected for the next step.
     pending: Vec<Bytes>,
     pending_bytes: usize,
+    /// Small pieces behind those, copied together.
+    tail: BytesMut,
     held: u64,
     /// The file system was full once, and room was made.
     relieved: bool,
@@ -79,6 +84,7 @@ impl LargeWriter {
             digest,
             pending: Vec::new(),
             pending_bytes: 0,
+            tail: BytesMut::new(),
             held: upload.length,
             relieved: false,
             state: State::Idle(Box::new(upload)),
@@ -121,6 +127,7 @@ impl LargeWriter {
     /// Begins to write what is collected.
     async fn flush(&mut self) -> Result<()> {
         self.settle().await?;
+        self.pending.extend(take_tail(&mut self.tail));
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -174,7 +181,7 @@ impl LargeWriter {
                 break Err(error);
             }
             // A step that has to be tried again is pending again.
-            if self.pending.is_empty() {
+            if self.pending.is_empty() && self.tail.is_empty() {
                 break Ok(());
             }
         };
@@ -213,7 +220,13 @@ impl BlobWriter for LargeWriter {
         }
         self.held += length;
         self.pending_bytes += data.len();
-        self.pending.push(data);
+        if data.len() >= COPY_BELOW {
+            self.pending.extend(take_tail(&mut self.tail));
+            self.pending.push(data);
+        } else {
+            // A small piece may be all that keeps a large receive buffer alive.
+            self.tail.extend_from_slice(&data);
+        }
         if self.pending_bytes >= STEP {
             self.flush().await?;
         }
@@ -430,6 +443,10 @@ impl Drop for Upload {
             self.shared.partials.park(self.digest, parked);
         }
     }
+}
+
+fn take_tail(tail: &mut BytesMut) -> Option<Bytes> {
+    (!tail.is_empty()).then(|| tail.split().freeze())
 }
 
 /// Runs file I/O on a thread that may wait for it.
