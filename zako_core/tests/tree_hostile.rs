@@ -180,6 +180,42 @@ async fn small_blobs_that_mean_huge_trees_are_bounded() {
 }
 
 #[tokio::test]
+async fn no_more_directories_are_fetched_than_may_be() {
+    let cas = store();
+    let mut options = TreeOptions::default();
+    options.max_entries = 1_000;
+    // One by one, in order; that the last is absent never shows.
+    options.transfer.concurrency = 1;
+    options.transfer.batch_bytes = 1;
+    let (content, _) = cas.put_bytes("x").await.unwrap();
+    let mut root = Vec::new();
+    let names: Vec<String> = (0..100).map(|at| format!("{at:03}")).collect();
+    for name in &names[..20] {
+        let files = names.iter().map(|file_name| format!("{name}-{file_name}"));
+        let files: Vec<_> = files.collect();
+        let files = files.iter().map(|name| (&**name, file(content))).collect();
+        root.push((&**name, folder(put(&cas, files).await)));
+    }
+    let absent = zako_digest::hash::bytes(b"absent");
+    root.push(("absent", folder(absent)));
+    let digest = put(&cas, root).await;
+    let error = fails(&cas, digest, &options).await;
+    assert!(error.message().contains("entries"), "{error}");
+
+    // Ever new ones, each as large as one may be and none of them there.
+    let large = |at: u8| {
+        folder(Digest::new(
+            *zako_digest::hash::bytes(&[at]).hash(),
+            64 << 20,
+        ))
+    };
+    let root = [("a", large(1)), ("b", large(2))];
+    let digest = put(&cas, root.to_vec()).await;
+    let error = fails(&cas, digest, &options).await;
+    assert!(error.message().contains("too large"), "{error}");
+}
+
+#[tokio::test]
 async fn a_tree_that_is_not_whole_leaves_nothing() {
     let cas = store();
     let options = TreeOptions::default();
