@@ -9,6 +9,7 @@ use prost::Message;
 use zako_core::Digest;
 use zako_core::cas::{Cas, CasError, CasExt, ErrorKind};
 use zako_core::store::MemoryStore;
+use zako_core::transfer::Progress;
 use zako_core::tree::{Directory, Entry, Node, TreeOptions, restore_tree};
 use zako_protobuf::tree as wire;
 
@@ -340,4 +341,41 @@ async fn a_target_with_something_in_it_is_left_alone() {
     assert_eq!(std::fs::read(full.join("file")).unwrap(), b"old");
     assert_eq!(std::fs::read(&a_file).unwrap(), b"old");
     assert_eq!(entries(home.path()), 3);
+}
+
+/// Puts a file of its own into the target while it is restored.
+struct Meddler(std::path::PathBuf);
+
+impl Progress for Meddler {
+    fn finished(&self, _: u64) {
+        std::fs::write(&self.0, b"mine").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_others_put_into_the_target_stays() {
+    let cas = store();
+    let (content, _) = cas.put_bytes("new").await.unwrap();
+    let below = put(&cas, vec![("file", file(content))]).await;
+    let mut all = vec![("a", file(content)), ("b", folder(below))];
+    let whole = put(&cas, all.clone()).await;
+    let long = "a".repeat(5_000);
+    all.push(("c", link(&long)));
+    let broken = put(&cas, all).await;
+    for (digest, theirs) in [(whole, "other"), (whole, "a"), (broken, "other")] {
+        let target = tempfile::tempdir().unwrap();
+        let path = target.path().join(theirs);
+        let meddler = Meddler(path.clone());
+        let options = TreeOptions::default();
+        let outcome = restore_tree(&cas, digest, target.path(), &options, &meddler).await;
+        let refused = outcome.unwrap_err().kind() == ErrorKind::InvalidArgument;
+        assert_eq!(refused, digest == whole);
+        assert_eq!(std::fs::read(path).unwrap(), b"mine");
+        assert_eq!(entries(target.path()), 1);
+    }
+    let target = tempfile::tempdir().unwrap();
+    let options = TreeOptions::default();
+    let outcome = restore_tree(&cas, whole, target.path(), &options, &()).await;
+    outcome.unwrap();
+    assert_eq!(entries(target.path()), 2);
 }
