@@ -9,7 +9,7 @@ use clap::Args;
 use futures::future::ready;
 use futures::{Stream, StreamExt, stream};
 use zako_core::Digest;
-use zako_core::cas::{Cas, CasError, Lease};
+use zako_core::cas::{Cas, CasError, ErrorKind, Lease};
 use zako_core::transfer::{Source, TransferOptions, Upload, UploadReport, hash_files, upload};
 use zako_core::tree::{TreeOptions, put_tree};
 
@@ -262,7 +262,12 @@ fn uploads<'a>(
                 Some(Ok(upload))
             }
             Err(error) => {
-                batch.failures.push(error.into());
+                let is_special = error.kind() == ErrorKind::InvalidArgument;
+                let mut failure = Failure::from(error);
+                if is_special {
+                    failure = failure.advise("Feed its bytes to stdin, and put - instead.");
+                }
+                batch.failures.push(failure);
                 None
             }
         };

@@ -279,6 +279,10 @@ fn a_file_that_cannot_be_stored_does_not_keep_the_others_out() {
     assert_eq!(said.text(), format!("{digest}  tree/there\n"));
     home.run(["has", &digest]).ok();
 
+    let said = home.run(["put", "/dev/null", "tree"]);
+    assert!(said.fails(2).contains("stdin"), "{said}");
+    assert_eq!(said.text(), format!("{digest}  tree/there\n"));
+
     let said = home.run(["put", "--tree", "tree/there", "tree"]);
     assert!(said.fails(2).contains("no folder"), "{said}");
     assert!(said.text().ends_with("  tree\n"), "{said}");
