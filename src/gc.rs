@@ -37,8 +37,11 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let keeper = Keeper::reach(args.keeper, layers).await?;
     let outcome = keeper.maintain().collect_garbage().await;
-    keeper.close().await?;
-    output.record(&Collected::from(outcome?))
+    let told = match outcome {
+        Ok(report) => output.record(&Collected::from(report)),
+        Err(error) => Err(error.into()),
+    };
+    keeper.close_after(told, output).await
 }
 
 impl From<GcReport> for Collected {

@@ -12,7 +12,7 @@ use clap::Args;
 use futures::StreamExt;
 use serde::Serialize;
 use tempfile::NamedTempFile;
-use zako_core::cas::{Blob, Cas, ErrorKind};
+use zako_core::cas::{Blob, Cas, CasError, ErrorKind};
 use zako_core::tree::{TreeOptions, is_tree, restore_tree};
 use zako_core::{BlobRange, Digest};
 
@@ -51,6 +51,9 @@ pub(crate) struct GetArgs {
     client: ClientKeys,
 }
 
+/// By so many bytes [`is_tree`] knows.
+const TREE_BEGINNING: usize = 9;
+
 #[derive(Serialize)]
 struct Got<'a> {
     digest: String,
@@ -86,7 +89,7 @@ pub(crate) async fn run(
     let path = args.output.as_deref().filter(|path| !is_stdout(path));
     let range = args.range.unwrap_or(BlobRange::FULL);
     let mut blob = cas.fetch(&args.digest, range).await?;
-    let first = blob.next().await.transpose()?;
+    let first = beginning(&mut blob).await?;
 
     let may_be_tree = !args.raw && args.range.is_none();
     if may_be_tree && first.as_deref().is_some_and(is_tree) {
@@ -118,6 +121,19 @@ pub(crate) async fn run(
         }),
         None => Ok(()),
     }
+}
+
+/// The first bytes of a blob, enough to tell a tree; `None` of an empty one.
+async fn beginning(blob: &mut Blob) -> Result<Option<Bytes>, CasError> {
+    let Some(mut first) = blob.next().await.transpose()? else {
+        return Ok(None);
+    };
+    while first.len() < TREE_BEGINNING
+        && let Some(more) = blob.next().await.transpose()?
+    {
+        first = [first, more].concat().into();
+    }
+    Ok(Some(first))
 }
 
 async fn restore(
@@ -239,5 +255,27 @@ impl Sink {
 impl fmt::Display for Got<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}  {}", self.digest, self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+    use zako_core::tree::Directory;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tree_in_tiny_steps_is_one() {
+        let tree = Directory::default().encode();
+        let digest = zako_digest::hash::bytes(&tree);
+        let steps: Vec<_> = tree.chunks(1).map(Bytes::copy_from_slice).collect();
+        let steps = stream::iter(steps.into_iter().map(Ok));
+        let mut blob = Blob::from_stream(digest, 0..digest.size(), steps);
+        let first = beginning(&mut blob).await.unwrap().unwrap();
+        assert!(is_tree(&first));
+        let short = Bytes::from_static(b"abc");
+        let mut blob = Blob::from_bytes(zako_digest::hash::bytes(&short), 0..3, short.clone());
+        assert_eq!(beginning(&mut blob).await.unwrap(), Some(short));
     }
 }

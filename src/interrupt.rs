@@ -28,8 +28,13 @@ pub(crate) async fn until_interrupted(
             _ = interrupt.recv() => {}
         }
         let _ = sender.send(());
-        // The verb may be in a read that nothing ends, as of stdin.
+        // The verb may be in a read that nothing ends, as of stdin, or have much to
+        // remove.
         tokio::time::sleep(GRACE).await;
+        tracing::error!(
+            "ended before all was removed: of a restore a folder .zako-*.part may be left, \
+             beside its target or in it"
+        );
         std::process::exit(i32::from(Exit::Interrupted.code()));
     });
     tokio::select! {

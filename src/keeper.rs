@@ -10,8 +10,9 @@ use zako_core::store::LocalStore;
 
 use crate::config::{ClientKeys, Layers, ServerConfig, ServerKeys};
 use crate::connect::connect;
-use crate::failure::Failure;
+use crate::failure::{Failure, Failures};
 use crate::local_store::open_store;
+use crate::output::Output;
 
 /// Where the store is.
 #[derive(Args, Debug)]
@@ -61,12 +62,24 @@ impl Keeper {
         &*self.maintain
     }
 
+    /// Ends a verb that came to `outcome`, which closing must not hide.
+    ///
     /// # Errors
-    /// What was still to be written can't be.
-    pub(crate) async fn close(self) -> Result<(), Failure> {
-        if let Some(store) = self.opened {
-            store.close().await?;
+    /// That of `outcome`; what was still to be written can't be.
+    pub(crate) async fn close_after(
+        self,
+        outcome: Result<(), Failure>,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let mut failures = Failures::new(output.json());
+        if let Err(failure) = outcome {
+            failures.add(failure);
         }
-        Ok(())
+        if let Some(store) = self.opened
+            && let Err(error) = store.close().await
+        {
+            failures.add(error.into());
+        }
+        failures.into_result()
     }
 }

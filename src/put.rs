@@ -1,5 +1,6 @@
 //! `zako put`: files, folders, trees and stdin into the server.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -8,7 +9,7 @@ use clap::Args;
 use futures::future::ready;
 use futures::{Stream, StreamExt, stream};
 use zako_core::Digest;
-use zako_core::cas::{Cas, CasError};
+use zako_core::cas::{Cas, CasError, ErrorKind, Lease};
 use zako_core::transfer::{Source, TransferOptions, Upload, UploadReport, hash_files, upload};
 use zako_core::tree::{TreeOptions, put_tree};
 
@@ -50,6 +51,8 @@ struct Batch {
     hashed: usize,
     stored: Vec<(Digest, PathBuf)>,
     failures: Vec<Failure>,
+    /// What ended it early: nothing after it is tried.
+    fatal: Option<Failure>,
 }
 
 /// Files that change or vanish while they are read: after so many the upload is
@@ -73,10 +76,17 @@ pub(crate) async fn run(
         let outcome = match paths {
             [path] if is_stdin(path) => put_stdin(&cas, &options.transfer, &bar).await,
             paths if args.tree => put_trees(&cas, paths, &options, &bar).await,
-            paths => put_files(&cas, paths, &options.transfer, &bar).await,
+            paths => Ok(put_files(&cas, paths, &options.transfer, &bar).await),
         };
         bar.finish();
-        let (batch, report) = outcome?;
+        let (batch, report) = outcome.unwrap_or_else(|fatal| {
+            let fatal = Some(fatal);
+            let batch = Batch {
+                fatal,
+                ..Batch::default()
+            };
+            (batch, UploadReport::default())
+        });
         for (digest, path) in &batch.stored {
             output.record(&Named::new(digest, path))?;
         }
@@ -84,6 +94,10 @@ pub(crate) async fn run(
             failures.add(failure);
         }
         add(&mut total, &report);
+        if let Some(fatal) = batch.fatal {
+            failures.add(fatal);
+            break;
+        }
     }
     output.flush()?;
     Bar::note(
@@ -151,10 +165,11 @@ async fn put_trees(
                 // A fault of one folder's files concerns the other folders not.
                 let goes_on = error.path().is_some();
                 let failure = Failure::from(error).context(path.display());
-                batch.failures.push(failure);
                 if goes_on {
+                    batch.failures.push(failure);
                     continue;
                 }
+                batch.fatal = Some(failure);
                 break;
             }
         };
@@ -179,7 +194,7 @@ async fn put_files(
     paths: &[PathBuf],
     options: &TransferOptions,
     bar: &Bar,
-) -> Result<(Batch, UploadReport), Failure> {
+) -> (Batch, UploadReport) {
     let Found {
         files,
         failures,
@@ -195,20 +210,30 @@ async fn put_files(
     });
     for _ in 0..=MOST_CHANGED {
         let outcome = upload(cas, uploads(&files, &batch), options, bar).await;
-        let mut batch = batch.lock().unwrap_or_else(PoisonError::into_inner);
-        match outcome {
-            Ok(report) => return Ok((std::mem::take(&mut batch), report)),
-            Err(error) => batch.leave_out(&error)?,
-        }
+        let (ended, report) = {
+            let mut batch = batch.lock().unwrap_or_else(PoisonError::into_inner);
+            let report = match outcome {
+                Ok(report) => report,
+                Err(error) => match batch.leave_out(&error) {
+                    Ok(()) => continue,
+                    Err(fatal) => {
+                        batch.fatal = Some(fatal);
+                        UploadReport::default()
+                    }
+                },
+            };
+            (std::mem::take(&mut *batch), report)
+        };
+        return (ended.only_stored(cas).await, report);
     }
-    Err(Failure::new(
-        Exit::Corrupt,
-        format!(
-            "{} changed while they were read",
-            plural(MOST_CHANGED as u64, "file")
-        ),
-    )
-    .advise("Put them when nothing writes to them."))
+    let mut batch = batch.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let text = format!(
+        "{} changed while they were read",
+        plural(MOST_CHANGED as u64, "file")
+    );
+    let fatal = Failure::new(Exit::Corrupt, text).advise("Put them when nothing writes to them.");
+    batch.fatal = Some(fatal);
+    (batch.only_stored(cas).await, UploadReport::default())
 }
 
 /// What is hashed already, and the rest while it is being hashed.
@@ -237,7 +262,12 @@ fn uploads<'a>(
                 Some(Ok(upload))
             }
             Err(error) => {
-                batch.failures.push(error.into());
+                let is_special = error.kind() == ErrorKind::InvalidArgument;
+                let mut failure = Failure::from(error);
+                if is_special {
+                    failure = failure.advise("Feed its bytes to stdin, and put - instead.");
+                }
+                batch.failures.push(failure);
                 None
             }
         };
@@ -254,6 +284,27 @@ fn of_file(digest: Digest, path: &Path) -> Upload {
 }
 
 impl Batch {
+    /// After an early end: without the files that the server has not, or may not have.
+    async fn only_stored(mut self, cas: &Arc<dyn Cas>) -> Self {
+        let Some(fatal) = &self.fatal else {
+            return self;
+        };
+        let digests: Vec<_> = self.stored.iter().map(|(digest, _)| *digest).collect();
+        let missing = match fatal.exit() {
+            // It would be waited for in vain once more.
+            Exit::Unreachable => None,
+            _ => cas.missing(&digests, Lease::None).await.ok(),
+        };
+        match missing {
+            Some(missing) => {
+                let missing: HashSet<_> = missing.into_iter().collect();
+                self.stored.retain(|(digest, _)| !missing.contains(digest));
+            }
+            None => self.stored.clear(),
+        }
+        self
+    }
+
     /// Leaves the file out whose fault the error is: the others must not suffer.
     ///
     /// # Errors

@@ -67,8 +67,11 @@ pub(crate) async fn run(
     };
     let (outcome, ()) = tokio::join!(work, watch);
     bar.finish();
-    keeper.close().await?;
-    tell(&outcome?, output)
+    let told = match outcome {
+        Ok(report) => tell(&report, output),
+        Err(error) => Err(error.into()),
+    };
+    keeper.close_after(told, output).await
 }
 
 fn tell(report: &VerifyReport, output: &mut Output) -> Result<(), Failure> {

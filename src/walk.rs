@@ -28,7 +28,7 @@ pub(crate) fn walk(roots: &[PathBuf]) -> Found {
         match std::fs::metadata(root) {
             Err(error) => found.failures.push(Failure::io("reading", root, &error)),
             Ok(meta) if meta.is_dir() => folder(root, &mut found),
-            // A named pipe or a device can be read as well as a file.
+            // A named pipe or a device can be hashed; who reads twice must refuse it.
             Ok(_) => found.files.push(root.clone()),
         }
     }

@@ -279,9 +279,28 @@ fn a_file_that_cannot_be_stored_does_not_keep_the_others_out() {
     assert_eq!(said.text(), format!("{digest}  tree/there\n"));
     home.run(["has", &digest]).ok();
 
+    let said = home.run(["put", "/dev/null", "tree"]);
+    assert!(said.fails(2).contains("stdin"), "{said}");
+    assert_eq!(said.text(), format!("{digest}  tree/there\n"));
+
     let said = home.run(["put", "--tree", "tree/there", "tree"]);
     assert!(said.fails(2).contains("no folder"), "{said}");
     assert!(said.text().ends_with("  tree\n"), "{said}");
+}
+
+#[test]
+fn an_end_that_comes_early_hides_nothing_that_was_before() {
+    let (home, _server) = served(&["--max-size", "16MiB"]);
+    home.write("there", "there");
+    home.write("large", noise(9, 20 << 20));
+    home.run(["put", "there"]).ok();
+    symlink("nowhere", home.path("dangling")).unwrap();
+    let said = home.run(["put", "dangling", "there", "large"]);
+    let told = said.fails(3);
+    assert!(told.contains("dangling"), "{said}");
+    assert!(told.contains("large"), "{said}");
+    let digest = hash::bytes(b"there").to_string();
+    assert_eq!(said.text(), format!("{digest}  there\n"));
 }
 
 #[test]

@@ -5,13 +5,17 @@ mod client_support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use client_support::{Proxy, Running, noise, quick};
 use futures::{StreamExt, stream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, UnixStream};
+use tokio::sync::watch;
 use zako_core::BlobRange;
 use zako_core::cas::{Cas, CasError, CasExt, ErrorKind, Lease, Stored};
-use zako_core::client::{Client, ClientOptions, RetryPolicy};
+use zako_core::client::{Client, ClientOptions, RetryPolicy, ServerUrl};
 use zako_core::server::ServerOptions;
 use zako_core::store::MemoryStore;
 use zako_digest::hash;
@@ -234,4 +238,66 @@ async fn an_error_of_the_source_parks_what_was_sent() {
     let error = stored.await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
     assert_eq!(client.held(&digest).await.unwrap(), 1_234_567);
+}
+
+/// Passes connections on to a socket; while `silent` is set, no answer comes through.
+/// What had been silent breaks when it is not any more.
+async fn line_to(socket: std::path::PathBuf, silent: watch::Receiver<bool>) -> ServerUrl {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = ServerUrl::from(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let near = listener.accept().await.unwrap().0;
+            let far = UnixStream::connect(&socket).await.unwrap();
+            let (mut near_read, mut near_write) = near.into_split();
+            let (mut far_read, mut far_write) = far.into_split();
+            let (mut silent, now) = (silent.clone(), silent.clone());
+            tokio::spawn(async move {
+                let there = tokio::io::copy(&mut near_read, &mut far_write);
+                let back = async {
+                    let mut data = vec![0; 16 * 1024];
+                    loop {
+                        let read = tokio::io::AsyncReadExt::read(&mut far_read, &mut data).await;
+                        let read = read.unwrap_or(0);
+                        if read == 0 {
+                            return;
+                        }
+                        if !*now.borrow() {
+                            near_write.write_all(&data[..read]).await.unwrap();
+                        }
+                    }
+                };
+                let breaks = async {
+                    silent.wait_for(|silent| *silent).await.unwrap();
+                    silent.wait_for(|silent| !*silent).await.unwrap();
+                };
+                tokio::select! {
+                    _ = there => {}
+                    () = back => {}
+                    () = breaks => {}
+                }
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_whose_answer_is_lost_is_not_told_as_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("zako.sock");
+    let store = Arc::new(MemoryStore::new(ROOM));
+    let _server = Running::unix(store.clone(), &socket).await;
+    let (silence, silent) = watch::channel(false);
+    let url = line_to(socket, silent).await;
+    let client = Client::connect(&url, quick()).await.unwrap();
+    let digest = client.put_bytes("here").await.unwrap().0;
+    silence.send(true).unwrap();
+    let removal = tokio::spawn(async move { client.delete_batch(&[digest]).await });
+    while store.contains(&digest).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    silence.send(false).unwrap();
+    let error = removal.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
 }

@@ -48,6 +48,8 @@ enum Lie {
     WrongSize,
     HoldsTooMuch,
     Stall,
+    /// Batches take longer than the client waits for a short answer.
+    Slow,
 }
 
 #[derive(Clone)]
@@ -69,6 +71,9 @@ struct Liar {
 }
 
 const STEP: usize = 100_000;
+
+/// A short time to wait for an answer.
+const SHORT: Duration = Duration::from_millis(500);
 
 impl Liar {
     fn new(lie: Lie, data: &[u8]) -> Self {
@@ -94,6 +99,12 @@ impl Liar {
             .add_service(BatchServer::new(self.clone()));
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         url
+    }
+
+    async fn slowly(&self) {
+        if self.lie == Lie::Slow {
+            tokio::time::sleep(4 * SHORT).await;
+        }
     }
 
     async fn client(&self) -> Client {
@@ -242,6 +253,7 @@ impl Batch for Liar {
         if take_one(&self.refusals) {
             return Err(Status::unauthenticated("who are you"));
         }
+        self.slowly().await;
         let blobs = request.into_inner().blobs;
         let keep = match self.lie {
             Lie::FewOutcomes => blobs.len() - 1,
@@ -255,6 +267,7 @@ impl Batch for Liar {
         &self,
         request: Request<BatchDownloadRequest>,
     ) -> Result<Response<BatchDownloadResponse>, Status> {
+        self.slowly().await;
         let digests = request.into_inner().digests;
         let mut data = self.data.to_vec();
         match self.lie {
@@ -348,6 +361,37 @@ async fn lies_in_a_batch_are_found_out() {
     for outcome in client.put_batch(blobs).await {
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Internal);
     }
+}
+
+#[tokio::test]
+async fn a_batch_has_the_time_that_its_bytes_take() {
+    // At 16 KiB a second: a minute.
+    let data = vec![7; 250_000];
+    let digest = hash::bytes(&data);
+    let liar = Liar::new(Lie::Slow, &data);
+    let mut options = ClientOptions::default();
+    options.call_timeout = SHORT;
+    let client = Client::connect(&liar.serve().await, options).await.unwrap();
+    let blobs = vec![(digest, Bytes::from(data.clone())); 4];
+    for outcome in client.put_batch(blobs).await {
+        outcome.unwrap();
+    }
+    for outcome in client.fetch_batch(&[digest; 4]).await {
+        assert_eq!(outcome.unwrap(), data);
+    }
+}
+
+#[tokio::test]
+async fn of_a_small_blob_no_frames_are_kept() {
+    let data = vec![7; 2 * STEP + 1];
+    let liar = Liar::new(Lie::None, &data);
+    let client = liar.client().await;
+    let mut blob = client
+        .fetch(&hash::bytes(&data), BlobRange::FULL)
+        .await
+        .unwrap();
+    assert_eq!(blob.next().await.unwrap().unwrap(), data);
+    assert!(blob.next().await.is_none());
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use prost::Message;
 use zako_core::Digest;
 use zako_core::cas::{Cas, CasError, CasExt, ErrorKind};
 use zako_core::store::MemoryStore;
+use zako_core::transfer::Progress;
 use zako_core::tree::{Directory, Entry, Node, TreeOptions, restore_tree};
 use zako_protobuf::tree as wire;
 
@@ -180,6 +181,42 @@ async fn small_blobs_that_mean_huge_trees_are_bounded() {
 }
 
 #[tokio::test]
+async fn no_more_directories_are_fetched_than_may_be() {
+    let cas = store();
+    let mut options = TreeOptions::default();
+    options.max_entries = 1_000;
+    // One by one, in order; that the last is absent never shows.
+    options.transfer.concurrency = 1;
+    options.transfer.batch_bytes = 1;
+    let (content, _) = cas.put_bytes("x").await.unwrap();
+    let mut root = Vec::new();
+    let names: Vec<String> = (0..100).map(|at| format!("{at:03}")).collect();
+    for name in &names[..20] {
+        let files = names.iter().map(|file_name| format!("{name}-{file_name}"));
+        let files: Vec<_> = files.collect();
+        let files = files.iter().map(|name| (&**name, file(content))).collect();
+        root.push((&**name, folder(put(&cas, files).await)));
+    }
+    let absent = zako_digest::hash::bytes(b"absent");
+    root.push(("absent", folder(absent)));
+    let digest = put(&cas, root).await;
+    let error = fails(&cas, digest, &options).await;
+    assert!(error.message().contains("entries"), "{error}");
+
+    // Ever new ones, each as large as one may be and none of them there.
+    let large = |at: u8| {
+        folder(Digest::new(
+            *zako_digest::hash::bytes(&[at]).hash(),
+            64 << 20,
+        ))
+    };
+    let root = [("a", large(1)), ("b", large(2))];
+    let digest = put(&cas, root.to_vec()).await;
+    let error = fails(&cas, digest, &options).await;
+    assert!(error.message().contains("too large"), "{error}");
+}
+
+#[tokio::test]
 async fn a_tree_that_is_not_whole_leaves_nothing() {
     let cas = store();
     let options = TreeOptions::default();
@@ -304,4 +341,41 @@ async fn a_target_with_something_in_it_is_left_alone() {
     assert_eq!(std::fs::read(full.join("file")).unwrap(), b"old");
     assert_eq!(std::fs::read(&a_file).unwrap(), b"old");
     assert_eq!(entries(home.path()), 3);
+}
+
+/// Puts a file of its own into the target while it is restored.
+struct Meddler(std::path::PathBuf);
+
+impl Progress for Meddler {
+    fn finished(&self, _: u64) {
+        std::fs::write(&self.0, b"mine").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_others_put_into_the_target_stays() {
+    let cas = store();
+    let (content, _) = cas.put_bytes("new").await.unwrap();
+    let below = put(&cas, vec![("file", file(content))]).await;
+    let mut all = vec![("a", file(content)), ("b", folder(below))];
+    let whole = put(&cas, all.clone()).await;
+    let long = "a".repeat(5_000);
+    all.push(("c", link(&long)));
+    let broken = put(&cas, all).await;
+    for (digest, theirs) in [(whole, "other"), (whole, "a"), (broken, "other")] {
+        let target = tempfile::tempdir().unwrap();
+        let path = target.path().join(theirs);
+        let meddler = Meddler(path.clone());
+        let options = TreeOptions::default();
+        let outcome = restore_tree(&cas, digest, target.path(), &options, &meddler).await;
+        let refused = outcome.unwrap_err().kind() == ErrorKind::InvalidArgument;
+        assert_eq!(refused, digest == whole);
+        assert_eq!(std::fs::read(path).unwrap(), b"mine");
+        assert_eq!(entries(target.path()), 1);
+    }
+    let target = tempfile::tempdir().unwrap();
+    let options = TreeOptions::default();
+    let outcome = restore_tree(&cas, whole, target.path(), &options, &()).await;
+    outcome.unwrap();
+    assert_eq!(entries(target.path()), 2);
 }

@@ -52,7 +52,8 @@ pub trait CasExt: Cas {
     ///
     /// # Errors
     /// Those of [`Cas::writer`] and of its writer; and the first error of `steps`,
-    /// after which what was taken is kept for a resumption.
+    /// after which what was taken is kept for a resumption, as what is held is when
+    /// the steps give less than that ([`ErrorKind::Mismatch`]).
     async fn store<S>(&self, digest: &Digest, steps: S) -> Result<Stored>
     where
         S: Stream<Item = Result<Bytes>> + Send,
@@ -87,6 +88,12 @@ pub trait CasExt: Cas {
                 writer.write(data).await?;
             }
         }
+        if skip > 0 {
+            // Committed so, what is held would be dropped.
+            writer.park().await?;
+            let text = format!("the steps end {skip} bytes before what is held already");
+            return Err(CasError::new(ErrorKind::Mismatch, text).with_digest(*digest));
+        }
         writer.commit().await
     }
 
@@ -109,4 +116,30 @@ impl<C: Cas + ?Sized> CasExt for C {}
 /// An opened blob as a tokio reader.
 pub fn blob_reader(blob: Blob) -> impl AsyncBufRead + Send + Unpin {
     StreamReader::new(blob.map(|step| step.map_err(std::io::Error::other)))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn steps_that_end_early_cost_nothing_of_what_is_held() {
+        let store = MemoryStore::new(1 << 20);
+        let data = Bytes::from(vec![7; 100_000]);
+        let digest = zako_digest::hash::bytes(&data);
+        let mut writer = store.writer(&digest, 0).await.unwrap();
+        writer.write(data.slice(..60_000)).await.unwrap();
+        assert_eq!(writer.park().await.unwrap(), 60_000);
+
+        let few = stream::iter([Ok(data.slice(..10_000))]);
+        let error = store.store(&digest, few).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Mismatch);
+        assert_eq!(store.held(&digest).await.unwrap(), 60_000);
+
+        let all = stream::iter([Ok(data)]);
+        assert_eq!(store.store(&digest, all).await.unwrap(), Stored::New);
+    }
 }

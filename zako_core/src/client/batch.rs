@@ -9,7 +9,7 @@ use zako_protobuf::batch::batch_client::BatchClient;
 use zako_protobuf::batch::{BatchDownloadRequest, BatchUploadRequest, Blob as ProtoBlob};
 
 use super::negotiate::proto_digests;
-use super::{Client, status, within};
+use super::{Client, on_the_way, status, within};
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result, Stored};
 
@@ -71,7 +71,8 @@ impl Client {
     }
 
     async fn put_group(&self, blobs: &[(Digest, Bytes)]) -> Vec<Result<Stored>> {
-        let limit = self.options().call_timeout;
+        let bytes = blobs.iter().map(|(digest, _)| digest.size()).sum();
+        let limit = self.options().call_timeout + on_the_way(bytes);
         let mut backoff = self.backoff();
         let answer = self.on_lane(&mut backoff, |lane| {
             let blobs = blobs.iter().map(|(digest, data)| ProtoBlob {
@@ -113,7 +114,8 @@ impl Client {
     }
 
     async fn fetch_group(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
-        let limit = self.options().call_timeout;
+        let bytes = digests.iter().map(Digest::size).sum();
+        let limit = self.options().call_timeout + on_the_way(bytes);
         // Blobs and names fit into a batch; texts of errors come on top.
         let longest = 2 * self.options().batch_bytes as usize;
         let mut backoff = self.backoff();

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream;
 use zako_digest::hash::Hasher;
 use zako_protobuf::range::BlobRange as ProtoRange;
@@ -67,15 +67,16 @@ impl Client {
             });
             return Ok(Blob::from_stream(*digest, range, steps));
         }
-        let mut steps = Vec::new();
-        while let Some(step) = download.step().await? {
-            steps.push(step);
+        let mut data = download.step().await?.unwrap_or_default();
+        if data.len() as u64 != range.end - range.start {
+            // Copied: a tiny step would keep the whole frame that it came in.
+            let mut whole = BytesMut::from(&data[..]);
+            while let Some(step) = download.step().await? {
+                whole.extend_from_slice(&step);
+            }
+            data = whole.freeze();
         }
-        Ok(if steps.len() < 2 {
-            Blob::from_bytes(*digest, range, steps.pop().unwrap_or_default())
-        } else {
-            Blob::from_stream(*digest, range, stream::iter(steps.into_iter().map(Ok)))
-        })
+        Ok(Blob::from_bytes(*digest, range, data))
     }
 }
 

@@ -171,6 +171,14 @@ impl fmt::Debug for Client {
     }
 }
 
+/// A line that is slower makes a call of many bytes fail, in bytes a second.
+const SLOW_LINE: u64 = 16 << 10;
+
+/// What so many bytes may take on their way.
+fn on_the_way(bytes: u64) -> Duration {
+    Duration::from_millis(bytes.saturating_mul(1000) / SLOW_LINE)
+}
+
 /// Bounds a call with one answer.
 async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
     match tokio::time::timeout(limit, call).await {

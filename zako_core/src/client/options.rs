@@ -17,7 +17,8 @@ use super::RetryPolicy;
 pub struct ClientOptions {
     /// The longest that one attempt to connect may take.
     pub connect_timeout: Duration,
-    /// The longest that a call with one short answer may take. Calls that work
+    /// The longest that a call with one short answer may take; a batch of blobs may
+    /// take a second more for each 16 KiB of them. Calls that work
     /// through a whole store (verify, garbage collection) are only watched by
     /// [`keepalive`](Self::keepalive).
     pub call_timeout: Duration,

@@ -83,7 +83,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ErrorKind::PermissionDenied`] if the server doesn't allow it; those of
-    /// reaching it. Some of the blobs may be gone then.
+    /// reaching it, which are not tried again once the server was asked. Some of
+    /// the blobs may be gone then.
     pub async fn delete_batch(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let mut deleted = Vec::new();
         for chunk in digests.chunks(negotiate::BATCH) {
@@ -91,14 +92,26 @@ impl Client {
             let mut backoff = self.backoff();
             let answer = self.on_lane(&mut backoff, |lane| {
                 let digests = proto_digests(chunk);
-                within(limit, async move {
-                    let request = lane.request(proto::DeleteRequest { digests });
-                    let answer = StoreClient::new(lane.http2()).delete(request).await;
-                    let answer = answer.map_err(|status| status::from_status(&status))?;
-                    Ok(answer.into_inner())
-                })
+                async move {
+                    let seat = lane.seat();
+                    let outcome = within(limit, async move {
+                        let request = lane.request(proto::DeleteRequest { digests });
+                        let answer = StoreClient::new(lane.http2()).delete(request).await;
+                        let answer = answer.map_err(|status| status::from_status(&status))?;
+                        Ok(answer.into_inner())
+                    });
+                    match outcome.await {
+                        // It may be done: asked again, the server would tell of blobs
+                        // that were not there.
+                        Err(error) if error.kind() == ErrorKind::Unavailable => {
+                            seat.judge(&error);
+                            Ok(Err(error))
+                        }
+                        outcome => outcome.map(Ok),
+                    }
+                }
             });
-            for digest in answer.await?.deleted {
+            for digest in answer.await??.deleted {
                 deleted.push(digest_of(&digest)?);
             }
         }

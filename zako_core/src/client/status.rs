@@ -85,8 +85,12 @@ fn kind(code: Code, reason: &str) -> ErrorKind {
             "NOT_HELD" => ErrorKind::NotHeld,
             _ => ErrorKind::InvalidArgument,
         },
-        Code::OutOfRange => ErrorKind::InvalidRange,
-        Code::ResourceExhausted => ErrorKind::NoSpace,
+        // A message over a limit of the server's: the same again is no better.
+        Code::OutOfRange => ErrorKind::InvalidArgument,
+        Code::ResourceExhausted => match reason {
+            "INVALID_ARGUMENT" => ErrorKind::InvalidArgument,
+            _ => ErrorKind::NoSpace,
+        },
         Code::DataLoss => ErrorKind::Corrupt,
         Code::Aborted => ErrorKind::Stale,
         // A server that goes down cancels what runs.
@@ -130,6 +134,7 @@ mod tests {
             (Code::AlreadyExists, ErrorKind::AlreadyExists),
             (Code::InvalidArgument, ErrorKind::InvalidArgument),
             (Code::ResourceExhausted, ErrorKind::NoSpace),
+            (Code::OutOfRange, ErrorKind::InvalidArgument),
             (Code::DataLoss, ErrorKind::Corrupt),
             (Code::Aborted, ErrorKind::Stale),
             (Code::Unavailable, ErrorKind::Unavailable),
@@ -143,6 +148,13 @@ mod tests {
             assert_eq!(error.kind(), expected);
             assert_eq!(error.message(), "why");
         }
+    }
+
+    #[test]
+    fn a_request_that_is_too_long_is_no_lack_of_room() {
+        let details = ErrorDetails::with_error_info("INVALID_ARGUMENT", "zako.v1", HashMap::new());
+        let status = Status::with_error_details(Code::ResourceExhausted, "long", details);
+        assert_eq!(from_status(&status).kind(), ErrorKind::InvalidArgument);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use zako_protobuf::transport::{BlobResource, UploadRequest, UploadResponse, uplo
 
 use super::outgoing::{Chunks, Outgoing, Step};
 use super::session::Seat;
-use super::{Client, call, within};
+use super::{Client, call, on_the_way, within};
 use crate::Digest;
 use crate::cas::{BlobWriter, Cas, CasError, ErrorKind, Lease, Result, Stored};
 use crate::transport::grpc::frame;
@@ -258,7 +258,9 @@ impl Upload {
     async fn wait(&mut self) -> Result<u64> {
         // The server may have to bring all of it to a disk that is busy.
         let disk = Duration::from_secs(self.held / SLOW_DISK);
-        let idle = self.client.options().idle_timeout + disk;
+        // What the line has not taken yet is in the queue or in one of its messages.
+        let queued = (QUEUE as u64 + 1) * self.client.options().message_bytes as u64;
+        let idle = self.client.options().idle_timeout + disk + on_the_way(queued.min(self.held));
         let Some(answer) = self.answer.take() else {
             return Err(self.error(ErrorKind::Internal, "the upload has ended"));
         };

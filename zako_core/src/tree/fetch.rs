@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use super::{Directory, MAX_DIRECTORY, Node, TreeOptions, too_much};
 use crate::Digest;
@@ -24,6 +25,12 @@ pub(super) struct Plan {
     pub(super) bytes: u64,
 }
 
+/// The most bytes of directories that are fetched at once; a larger one comes alone.
+const IN_FLIGHT: u64 = 64 << 20;
+
+/// What an entry takes in its directory on average, at most, in bytes.
+const ENTRY_BYTES: u64 = 512;
+
 /// Fetches all directories, level by level, each one once, and spreads them out
 /// below `target`.
 pub(super) async fn plan(
@@ -35,16 +42,33 @@ pub(super) async fn plan(
     let mut plan = Plan::default();
     let mut known: HashMap<Digest, Directory> = HashMap::new();
     let mut entries = 0;
+    let mut room = options
+        .max_entries
+        .saturating_mul(ENTRY_BYTES)
+        .max(MAX_DIRECTORY);
     let mut level = vec![(target.to_owned(), root)];
     let mut depth = 0;
     while !level.is_empty() {
         depth += 1;
-        let unknown: HashSet<Digest> = level
+        let mut seen = HashSet::new();
+        let unknown: Vec<Digest> = level
             .iter()
             .map(|(_, digest)| *digest)
-            .filter(|digest| !known.contains_key(digest))
+            .filter(|digest| !known.contains_key(digest) && seen.insert(*digest))
             .collect();
-        fetch(cas, unknown, &options.transfer, &mut known).await?;
+        let mut fetched = pin!(fetch(cas, unknown, &options.transfer, &mut room)?);
+        // Each of them appears once at least.
+        let mut fewest = entries;
+        while let Some(batch) = fetched.try_next().await? {
+            for (digest, blob) in batch {
+                let directory = decode(digest, &blob)?;
+                fewest += directory.entries().len() as u64;
+                if fewest > options.max_entries {
+                    return Err(too_much("entries", options.max_entries).with_digest(root));
+                }
+                known.insert(digest, directory);
+            }
+        }
 
         let mut next = Vec::new();
         for (path, digest) in level {
@@ -102,34 +126,44 @@ fn spread(
     }
 }
 
-async fn fetch(
-    cas: &dyn Cas,
-    wanted: HashSet<Digest>,
-    options: &TransferOptions,
-    known: &mut HashMap<Digest, Directory>,
-) -> Result<()> {
-    if let Some(digest) = wanted.iter().find(|digest| digest.size() > MAX_DIRECTORY) {
-        let text = "a blob of this size is not a directory";
-        return Err(CasError::new(ErrorKind::InvalidArgument, text).with_digest(*digest));
-    }
-    let mut fetched = stream::iter(batches(wanted, options))
-        .map(|batch| fetch_batch(cas, batch, options))
-        .buffer_unordered(options.concurrency.max(1));
-    while let Some(batch) = fetched.try_next().await? {
-        for (digest, blob) in batch {
-            if zako_digest::hash::bytes(&blob) != digest {
-                let text = "the store gave other bytes";
-                return Err(CasError::new(ErrorKind::Corrupt, text).with_digest(digest));
-            }
-            let directory = Directory::decode(&blob).map_err(|error| error.with_digest(digest))?;
-            known.insert(digest, directory);
+/// Fetches directories; takes their sizes off `room`.
+fn fetch<'a>(
+    cas: &'a dyn Cas,
+    wanted: Vec<Digest>,
+    options: &'a TransferOptions,
+    room: &mut u64,
+) -> Result<impl Stream<Item = Result<Vec<(Digest, Bytes)>>> + 'a> {
+    for digest in &wanted {
+        if digest.size() > MAX_DIRECTORY {
+            let text = "a blob of this size is not a directory";
+            return Err(CasError::new(ErrorKind::InvalidArgument, text).with_digest(*digest));
         }
+        *room = room.checked_sub(digest.size()).ok_or_else(|| {
+            let text = "the directories of the tree are too large for so few entries";
+            CasError::new(ErrorKind::InvalidArgument, text).with_digest(*digest)
+        })?;
     }
-    Ok(())
+    let batches = batches(wanted, options);
+    let sizes = batches
+        .iter()
+        .map(|batch| batch.iter().map(Digest::size).sum::<u64>());
+    let largest = sizes.max().unwrap_or(0).max(1);
+    let at_once = options.concurrency.min((IN_FLIGHT / largest) as usize);
+    Ok(stream::iter(batches)
+        .map(move |batch| fetch_batch(cas, batch, options))
+        .buffer_unordered(at_once.max(1)))
+}
+
+fn decode(digest: Digest, blob: &Bytes) -> Result<Directory> {
+    if zako_digest::hash::bytes(blob) != digest {
+        let text = "the store gave other bytes";
+        return Err(CasError::new(ErrorKind::Corrupt, text).with_digest(digest));
+    }
+    Directory::decode(blob).map_err(|error| error.with_digest(digest))
 }
 
 /// Small ones together, large ones alone.
-fn batches(wanted: HashSet<Digest>, options: &TransferOptions) -> Vec<Vec<Digest>> {
+fn batches(wanted: Vec<Digest>, options: &TransferOptions) -> Vec<Vec<Digest>> {
     let mut batches = Vec::new();
     let (mut batch, mut bytes) = (Vec::new(), 0);
     for digest in wanted {

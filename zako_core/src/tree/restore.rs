@@ -1,6 +1,6 @@
 //! Bringing a stored folder back.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{DirBuilder, Permissions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -37,11 +37,14 @@ pub struct RestoreReport {
 ///
 /// Nothing is written outside of `target`, whatever the tree says: names are
 /// checked, and links are made after all else. Folders get their modes last, so
-/// read-only ones are no hindrance. An absent target appears when it is whole; after
-/// an error nothing of it is left, and nothing half when the future is dropped.
+/// read-only ones are no hindrance. All is built in a folder `.zako-….part`, beside
+/// an absent target or in an empty one, and moved when it is whole; after an error
+/// nothing of it is left, and nothing half when the future is dropped. What others
+/// put into the target meanwhile stays as it is.
 ///
 /// # Errors
-/// [`ErrorKind::InvalidArgument`] if `target` has something in it, a directory is not
+/// [`ErrorKind::InvalidArgument`] if `target` has something in it, also when it got
+/// there before the restore was done; if a directory is not
 /// canonical, or a limit of the options is reached; [`ErrorKind::NotFound`] if the
 /// store lacks a part; those of [`download`] and of the file system.
 pub async fn restore_tree(
@@ -87,8 +90,11 @@ const CLEAR_PAUSE: Duration = Duration::from_millis(5);
 /// Where a tree is built: beside an absent target, or in an empty folder. Cleared
 /// when it is dropped before it is finished.
 struct Site {
+    /// The folder `.zako-….part`.
     root: PathBuf,
     target: PathBuf,
+    /// Whether the target is a folder, which has `root` in it.
+    inside: bool,
     folders: Vec<(PathBuf, u32)>,
     begun: bool,
 }
@@ -96,23 +102,20 @@ struct Site {
 impl Site {
     fn choose(target: &Path) -> Result<Self> {
         let failed = |error| CasError::io("the target can't be used", target, error);
-        let root = match std::fs::read_dir(target) {
+        let (parent, inside) = match std::fs::read_dir(target) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
-                    let error =
-                        CasError::new(ErrorKind::InvalidArgument, "the target folder isn't empty");
-                    return Err(error.with_path(target));
+                    return Err(not_empty(target));
                 }
-                target.to_owned()
+                (target, true)
             }
             // Nothing at all, not even a link that leads nowhere.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if std::fs::symlink_metadata(target).is_ok() {
                     return Err(failed(error));
                 }
-                let name = format!(".zako-{:016x}.part", rand::random::<u64>());
                 match target.parent() {
-                    Some(parent) => parent.join(name),
+                    Some(parent) => (parent, false),
                     None => return Err(failed(error)),
                 }
             }
@@ -123,24 +126,21 @@ impl Site {
             Err(error) => return Err(failed(error)),
         };
         Ok(Self {
-            root,
+            root: parent.join(format!(".zako-{:016x}.part", rand::random::<u64>())),
             target: target.to_owned(),
+            inside,
             folders: Vec::new(),
             begun: false,
         })
     }
 
-    fn is_beside(&self) -> bool {
-        self.root != self.target
-    }
-
     /// Makes all folders, closed to others until they have their modes.
     fn begin(&mut self) -> Result<()> {
-        if self.is_beside() {
-            std::fs::create_dir(&self.root)
-                .map_err(|error| cannot_make("folder", &self.target, error))?;
-        }
+        std::fs::create_dir(&self.root)
+            .map_err(|error| cannot_make("folder", &self.target, error))?;
         self.begun = true;
+        // Another restore may have found it empty too.
+        self.check_alone()?;
         for (path, _) in &self.folders {
             DirBuilder::new()
                 .mode(0o700)
@@ -155,17 +155,88 @@ impl Site {
             std::os::unix::fs::symlink(OsStr::from_bytes(target), path)
                 .map_err(|error| cannot_make("link", path, error))?;
         }
+        let mut moved = Vec::new();
+        let outcome = self.place(&mut moved);
+        match outcome {
+            Ok(()) => self.begun = false,
+            Err(_) => self.take_back(&moved),
+        }
+        outcome
+    }
+
+    fn place(&mut self, moved: &mut Vec<OsString>) -> Result<()> {
+        if self.inside {
+            self.check_alone()?;
+            // With their modes still to come: a closed folder can't be moved.
+            self.move_up(moved)?;
+        }
         // The deepest first: a closed folder keeps one from those below it.
         for (path, mode) in self.folders.iter().rev() {
             std::fs::set_permissions(path, Permissions::from_mode(*mode))
                 .map_err(|error| cannot_make("folder's mode", path, error))?;
         }
-        if self.is_beside() {
+        if self.inside {
+            std::fs::remove_dir(&self.root)
+        } else {
             std::fs::rename(&self.root, &self.target)
-                .map_err(|error| cannot_make("target", &self.target, error))?;
         }
-        self.begun = false;
+        .map_err(|error| cannot_make("target", &self.target, error))
+    }
+
+    /// # Errors
+    /// Something else is in the target.
+    fn check_alone(&self) -> Result<()> {
+        if !self.inside {
+            return Ok(());
+        }
+        let failed = |error| CasError::io("the target can't be read", &self.target, error);
+        for entry in std::fs::read_dir(&self.target).map_err(failed)? {
+            if entry.map_err(failed)?.path() != self.root {
+                return Err(not_empty(&self.target));
+            }
+        }
         Ok(())
+    }
+
+    /// Moves what was built into the target.
+    fn move_up(&mut self, moved: &mut Vec<OsString>) -> Result<()> {
+        let failed = |error| cannot_make("target", &self.target, error);
+        for entry in std::fs::read_dir(&self.root).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            let to = self.target.join(&name);
+            if std::fs::symlink_metadata(&to).is_ok() {
+                return Err(not_empty(&self.target));
+            }
+            std::fs::rename(self.root.join(&name), to).map_err(failed)?;
+            moved.push(name);
+        }
+        for (path, _) in &mut self.folders {
+            if let Ok(below) = path.strip_prefix(&self.root) {
+                *path = self.target.join(below);
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is in the target back to where it is cleared.
+    fn take_back(&self, moved: &[OsString]) {
+        if !moved.is_empty() {
+            self.open_folders();
+        }
+        for name in moved {
+            let from = self.target.join(name);
+            if let Err(error) = std::fs::rename(&from, self.root.join(name)) {
+                tracing::warn!(%error, path = %from.display(), "a broken restore is left");
+            }
+        }
+    }
+
+    /// So that they can be moved and cleared; some may be closed already. What
+    /// can't be opened stays.
+    fn open_folders(&self) {
+        for (path, _) in &self.folders {
+            let _ = std::fs::set_permissions(path, Permissions::from_mode(0o700));
+        }
     }
 }
 
@@ -174,14 +245,8 @@ impl Drop for Site {
         if !self.begun {
             return;
         }
-        for (path, _) in &self.folders {
-            // Some may be closed already; what can't be opened stays.
-            let _ = std::fs::set_permissions(path, Permissions::from_mode(0o700));
-        }
-        let clear_all = || match self.is_beside() {
-            true => std::fs::remove_dir_all(&self.root),
-            false => clear(&self.root),
-        };
+        self.open_folders();
+        let clear_all = || std::fs::remove_dir_all(&self.root);
         let mut cleared = clear_all();
         for _ in 0..CLEAR_TRIES {
             match &cleared {
@@ -199,16 +264,8 @@ impl Drop for Site {
     }
 }
 
-fn clear(folder: &Path) -> io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())?;
-        } else {
-            std::fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
+fn not_empty(target: &Path) -> CasError {
+    CasError::new(ErrorKind::InvalidArgument, "the target folder isn't empty").with_path(target)
 }
 
 fn cannot_make(what: &str, path: &Path, error: io::Error) -> CasError {
