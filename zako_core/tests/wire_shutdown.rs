@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use wire_harness::message::{bytes_in, chunk, framed, metadata, number};
-use wire_harness::{Client, DETAILS, DOWNLOAD, MapCas, Running, UPLOAD, code, pattern, until};
+use wire_harness::{
+    Client, DETAILS, DOWNLOAD, MapCas, NEGOTIATE, Running, UPLOAD, code, pattern, until,
+};
 use zako_core::server::{ListenAddr, Server, ServerOptions};
 use zako_digest::hash;
 
@@ -71,6 +73,33 @@ async fn a_running_download_ends_and_no_new_connection_begins() {
     let trailers = body.trailers().await.unwrap().unwrap();
     assert_eq!(trailers["grpc-status"], "0");
     ended(server).await;
+}
+
+#[tokio::test]
+async fn open_ended_calls_hold_nothing_up() {
+    let mut server = Running::start(draining(NEVER)).await;
+    let client = server.client().await;
+    let mut negotiation = client.call(NEGOTIATE, &[]).await;
+    negotiation.send(framed(b"").into(), false).await;
+    let mut watch = client.call("/grpc.health.v1.Health/Watch", &[]).await;
+    watch.send(framed(b"").into(), true).await;
+    let mut bodies = Vec::new();
+    for call in [&mut negotiation, &mut watch] {
+        let head = (&mut call.response).await.unwrap();
+        let mut body = head.into_body();
+        let first = body.data().await.unwrap().unwrap();
+        body.flow_control().release_capacity(first.len()).unwrap();
+        bodies.push(body);
+    }
+    server.stop();
+    ended(server).await;
+    for mut body in bodies {
+        while let Some(piece) = body.data().await {
+            piece.unwrap();
+        }
+        let trailers = body.trailers().await.unwrap().unwrap();
+        assert_eq!(trailers["grpc-status"], code::UNAVAILABLE.to_string());
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
@@ -64,9 +65,14 @@ where
                 Ok(permit) => permit,
                 Err(status) => return Ok(status.into_http()),
             };
-            let response = inner.call(Request::from_parts(head, body)).await;
-            drop(permit);
-            response
+            let response = inner.call(Request::from_parts(head, body)).await?;
+            // The stream is taken until the answer is sent.
+            Ok(response.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _taken = &permit;
+                    frame
+                }))
+            }))
         })
     }
 }

@@ -4,6 +4,7 @@
 //! it is told to stop. The bulk calls go past generated code
 //! ([`transport::grpc`](crate::transport::grpc)); all others are tonic's.
 
+mod answer;
 mod batch;
 mod body;
 mod cas;
@@ -21,6 +22,7 @@ mod status;
 mod store;
 mod transport;
 mod upload;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;

@@ -55,9 +55,9 @@ impl BoundServer {
                 cas,
                 maintain,
                 gate: Gate::new(options.gate_limits(), clock),
+                calls: Calls::new(options.download_idle_timeout),
                 options,
                 began: Instant::now(),
-                calls: Calls::default(),
                 uploads: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 park: CancellationToken::new(),
@@ -95,7 +95,7 @@ impl BoundServer {
         set_serving(&health, false).await;
         shared.stop.cancel();
         connections.close();
-        shared.calls.0.close();
+        shared.calls.tasks.close();
         shared.uploads.close();
         let drain = shared.options.drain_timeout;
         if timeout(drain, connections.wait()).await.is_err() {
@@ -113,7 +113,7 @@ impl BoundServer {
         }
         // Calls and uploads of connections that broke may still hold the store.
         let released = async {
-            shared.calls.0.wait().await;
+            shared.calls.tasks.wait().await;
             shared.uploads.wait().await;
         };
         if timeout(PARK_TIMEOUT, released).await.is_err() {
