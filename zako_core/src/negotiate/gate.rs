@@ -12,6 +12,9 @@ use super::token::{Grant, TokenHash, Tokens};
 use super::{Access, Clock, Peer, Scope, ServiceTime, StreamPermit};
 use crate::cas::{CasError, ErrorKind, Result};
 
+/// Tokens that a connection may have outstanding; the next one ends its oldest.
+const MOST_TOKENS_A_PEER: usize = 8;
+
 /// Issues tokens, redeems them for sessions, and admits calls.
 #[derive(Debug)]
 pub struct Gate {
@@ -81,12 +84,17 @@ impl Gate {
             streams,
             identity: peer.identity(),
         };
-        let token = self.tokens.lock().issue(
-            grant,
-            self.clock.now(),
-            self.limits.token_ttl,
-            self.limits.max_tokens,
-        )?;
+        let mut given = peer.tokens.lock();
+        let mut tokens = self.tokens.lock();
+        given.retain(|token| tokens.is_outstanding(token));
+        while given.len() >= MOST_TOKENS_A_PEER {
+            if let Some(oldest) = given.pop_front() {
+                tokens.revoke(&oldest);
+            }
+        }
+        let (ttl, cap) = (self.limits.token_ttl, self.limits.max_tokens);
+        let token = tokens.issue(grant, self.clock.now(), ttl, cap)?;
+        given.push_back(TokenHash::of(token.as_bytes()));
         Ok(Offer {
             token,
             ttl: self.limits.token_ttl,
@@ -326,6 +334,30 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         let error = admit(&gate, &here, Some(&first.0)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_hoards_tokens_takes_none_from_others() {
+        let limits = GateLimits {
+            max_tokens: MOST_TOKENS_A_PEER + 1,
+            ..LIMITS
+        };
+        let gate = Gate::new(limits, Arc::new(ManualClock::default()));
+        let (greedy, other) = (peer(), peer());
+        let mut tokens = Vec::new();
+        for _ in 0..MOST_TOKENS_A_PEER * 3 {
+            tokens.push(gate.offer(&greedy, Scope::Read).unwrap().token);
+        }
+        let token = gate.offer(&other, Scope::Read).unwrap().token;
+        drop(admit(&gate, &other, Some(&token)).await.unwrap());
+        let kept = tokens.split_off(tokens.len() - MOST_TOKENS_A_PEER);
+        for old in &tokens {
+            let error = admit(&gate, &greedy, Some(old)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        }
+        for token in &kept {
+            drop(admit(&gate, &greedy, Some(token)).await.unwrap());
+        }
     }
 
     #[tokio::test]
