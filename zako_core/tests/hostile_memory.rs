@@ -201,6 +201,7 @@ async fn messages_that_never_end() {
         "/zako.v1.store.Store/Stat",
         "/zako.v1.store.Store/Delete",
         "/zako.v1.batch.Batch/BatchUpload",
+        "/grpc.health.v1.Health/Check",
     ] {
         let mut call = client.call(path, &[]).await;
         let head = [0, 0xff, 0xff, 0xff, 0xff];
@@ -211,6 +212,23 @@ async fn messages_that_never_end() {
         let answer = call.answer().await;
         let refused = [code::RESOURCE_EXHAUSTED, code::OUT_OF_RANGE];
         assert!(refused.contains(&answer.status), "{path}: {answer:?}");
+    }
+    for path in [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ] {
+        // An unknown field would be skipped, however long, once it was taken in;
+        // field 7 asks reflection for the services.
+        let asked = match path.contains("health") {
+            true => Vec::new(),
+            false => bytes(7, ""),
+        };
+        let request = |length| [asked.clone(), bytes(50, vec![0; length])].concat();
+        let short = client.unary(path, request(1000)).await;
+        assert_eq!(short.expect(code::OK).messages.len(), 1);
+        let long = client.unary(path, request(20_000)).await;
+        assert!(long.messages.is_empty(), "{path}");
     }
     let many = framed(bytes(50, vec![0; MIB]));
     let answer = client.send(NEGOTIATE, many).await;

@@ -26,6 +26,9 @@ use super::transport::TransportService;
 use crate::cas::{Cas, CasError, ErrorKind, Maintain, Result};
 use crate::negotiate::{Clock, Gate};
 
+/// The longest request, in bytes, of the services that only tell about this server.
+const MAX_SMALL_REQUEST: usize = 16 * 1024;
+
 /// How long uploads may take to be parked, and calls to let go of the store.
 const PARK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -184,13 +187,15 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     let broken = |error: tonic_reflection::server::Error| {
         CasError::new(ErrorKind::Internal, "reflection can't be set up").with_source(error)
     };
+    let v1 = reflection().build_v1().map_err(broken)?;
+    let v1alpha = reflection().build_v1alpha().map_err(broken)?;
     let routes = Routes::new(TransportService::new(Arc::clone(shared)))
         .add_service(cas)
         .add_service(Gated::new(store, Arc::clone(shared)))
         .add_service(Gated::new(batch, Arc::clone(shared)))
-        .add_service(health_service)
-        .add_service(reflection().build_v1().map_err(broken)?)
-        .add_service(reflection().build_v1alpha().map_err(broken)?)
+        .add_service(health_service.max_decoding_message_size(MAX_SMALL_REQUEST))
+        .add_service(v1.max_decoding_message_size(MAX_SMALL_REQUEST))
+        .add_service(v1alpha.max_decoding_message_size(MAX_SMALL_REQUEST))
         .prepare();
     Ok((health, routes))
 }
