@@ -173,14 +173,14 @@ async fn answer(
     }
     let service = request.uri().path().split('/').nth(1).unwrap_or_default();
     let own = service == TransportService::NAME;
-    // A negotiation may pause for as long as its caller looks for blobs.
+    // A negotiation may rest for as long as its caller looks for blobs.
     let negotiation = request.uri().path() == NEGOTIATE;
     // Those calls end when their caller says so, or with the server.
     let open_ended = negotiation || !service.starts_with("zako.");
     let idle = shared.options.upload_idle_timeout;
-    let answer = match own || negotiation {
+    let answer = match own {
         true => routes.call(request),
-        false => routes.call(request.map(|body| IdleBody::new(body, idle))),
+        false => routes.call(request.map(|body| IdleBody::new(body, idle, negotiation))),
     };
     let answer = match deadline {
         // The bulk calls mind their deadlines themselves until they answer: an
