@@ -108,7 +108,7 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
             answer(shared, routes.clone(), peer, request)
         })
     };
-    let (stream, greeted) = Greeted::new(stream);
+    let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
     let mut connection =
         pin!(http2_settings(&shared).serve_connection(TokioIo::new(stream), service));
     let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));

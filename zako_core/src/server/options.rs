@@ -26,7 +26,7 @@ pub struct ServerOptions {
     /// ended and an upload is parked (60 s).
     pub upload_idle_timeout: Duration,
     /// How long a part of an answer, up to 256 KiB or a download's message, may stay
-    /// unread before the call is dropped (60 s).
+    /// unread before the call is dropped, and a connection take nothing (60 s).
     pub download_idle_timeout: Duration,
     /// How long calls that run may go on after the shutdown began (30 s).
     pub drain_timeout: Duration,
