@@ -50,6 +50,7 @@ fn chunk_head(length: u32) -> Vec<u8> {
 async fn memory_stays_bounded() {
     endless_upload().await;
     lengths_reserve_nothing().await;
+    batches_of_empty_entries().await;
     messages_that_never_end().await;
     // These count bytes; what they allocate themselves would blur the peaks above.
     a_blocked_store_blocks_its_senders().await;
@@ -113,6 +114,21 @@ async fn lengths_reserve_nothing() {
         grown < 24 * MIB,
         "240 promises took {grown} bytes of memory"
     );
+}
+
+/// Messages that decode to many times their length.
+async fn batches_of_empty_entries() {
+    let server = Running::start(ServerOptions::default()).await;
+    let client = server.session().await;
+    let message = [0x0a, 0].repeat(2_900_000);
+    let before = forget_peak();
+    for method in ["BatchUpload", "BatchDownload"] {
+        let path = format!("/zako.v1.batch.Batch/{method}");
+        let answer = client.unary(&path, &message).await;
+        answer.expect(code::INVALID_ARGUMENT);
+    }
+    let grown = peak().saturating_sub(before);
+    assert!(grown < 64 * MIB, "{grown} bytes of memory");
 }
 
 /// Senders come no further than their windows when the store takes nothing.

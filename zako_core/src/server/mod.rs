@@ -11,6 +11,7 @@ mod cas;
 mod connection;
 mod deadline;
 mod download;
+mod entries;
 mod gated;
 mod idle_body;
 mod listen;
