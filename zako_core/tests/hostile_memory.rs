@@ -50,6 +50,7 @@ fn chunk_head(length: u32) -> Vec<u8> {
 async fn memory_stays_bounded() {
     endless_upload().await;
     lengths_reserve_nothing().await;
+    batches_of_empty_entries().await;
     messages_that_never_end().await;
     // These count bytes; what they allocate themselves would blur the peaks above.
     a_blocked_store_blocks_its_senders().await;
@@ -113,6 +114,21 @@ async fn lengths_reserve_nothing() {
         grown < 24 * MIB,
         "240 promises took {grown} bytes of memory"
     );
+}
+
+/// Messages that decode to many times their length.
+async fn batches_of_empty_entries() {
+    let server = Running::start(ServerOptions::default()).await;
+    let client = server.session().await;
+    let message = [0x0a, 0].repeat(2_900_000);
+    let before = forget_peak();
+    for method in ["BatchUpload", "BatchDownload"] {
+        let path = format!("/zako.v1.batch.Batch/{method}");
+        let answer = client.unary(&path, &message).await;
+        answer.expect(code::INVALID_ARGUMENT);
+    }
+    let grown = peak().saturating_sub(before);
+    assert!(grown < 64 * MIB, "{grown} bytes of memory");
 }
 
 /// Senders come no further than their windows when the store takes nothing.
@@ -201,6 +217,7 @@ async fn messages_that_never_end() {
         "/zako.v1.store.Store/Stat",
         "/zako.v1.store.Store/Delete",
         "/zako.v1.batch.Batch/BatchUpload",
+        "/grpc.health.v1.Health/Check",
     ] {
         let mut call = client.call(path, &[]).await;
         let head = [0, 0xff, 0xff, 0xff, 0xff];
@@ -211,6 +228,23 @@ async fn messages_that_never_end() {
         let answer = call.answer().await;
         let refused = [code::RESOURCE_EXHAUSTED, code::OUT_OF_RANGE];
         assert!(refused.contains(&answer.status), "{path}: {answer:?}");
+    }
+    for path in [
+        "/grpc.health.v1.Health/Check",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    ] {
+        // An unknown field would be skipped, however long, once it was taken in;
+        // field 7 asks reflection for the services.
+        let asked = match path.contains("health") {
+            true => Vec::new(),
+            false => bytes(7, ""),
+        };
+        let request = |length| [asked.clone(), bytes(50, vec![0; length])].concat();
+        let short = client.unary(path, request(1000)).await;
+        assert_eq!(short.expect(code::OK).messages.len(), 1);
+        let long = client.unary(path, request(20_000)).await;
+        assert!(long.messages.is_empty(), "{path}");
     }
     let many = framed(bytes(50, vec![0; MIB]));
     let answer = client.send(NEGOTIATE, many).await;

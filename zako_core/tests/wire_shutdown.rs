@@ -4,11 +4,16 @@
 mod wire_harness;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
 use wire_harness::message::{bytes_in, chunk, framed, metadata, number};
-use wire_harness::{Client, DETAILS, DOWNLOAD, MapCas, Running, UPLOAD, code, pattern, until};
+use wire_harness::{
+    Client, DETAILS, DOWNLOAD, MapCas, NEGOTIATE, Running, UPLOAD, code, pattern, until,
+};
+use zako_core::cas::{GcReport, Maintain, Result, Usage, VerifyReport, VerifyScope};
 use zako_core::server::{ListenAddr, Server, ServerOptions};
 use zako_digest::hash;
 
@@ -71,6 +76,87 @@ async fn a_running_download_ends_and_no_new_connection_begins() {
     let trailers = body.trailers().await.unwrap().unwrap();
     assert_eq!(trailers["grpc-status"], "0");
     ended(server).await;
+}
+
+#[tokio::test]
+async fn open_ended_calls_hold_nothing_up() {
+    let mut server = Running::start(draining(NEVER)).await;
+    let client = server.client().await;
+    let mut negotiation = client.call(NEGOTIATE, &[]).await;
+    negotiation.send(framed(b"").into(), false).await;
+    let mut watch = client.call("/grpc.health.v1.Health/Watch", &[]).await;
+    watch.send(framed(b"").into(), true).await;
+    let mut bodies = Vec::new();
+    for call in [&mut negotiation, &mut watch] {
+        let head = (&mut call.response).await.unwrap();
+        let mut body = head.into_body();
+        let first = body.data().await.unwrap().unwrap();
+        body.flow_control().release_capacity(first.len()).unwrap();
+        bodies.push(body);
+    }
+    server.stop();
+    ended(server).await;
+    for mut body in bodies {
+        while let Some(piece) = body.data().await {
+            piece.unwrap();
+        }
+        let trailers = body.trailers().await.unwrap().unwrap();
+        assert_eq!(trailers["grpc-status"], code::UNAVAILABLE.to_string());
+    }
+}
+
+/// A store whose verification takes a while to end.
+#[derive(Debug, Default)]
+struct Slow(AtomicBool);
+
+#[async_trait::async_trait]
+impl Maintain for Slow {
+    async fn usage(&self) -> Result<Usage> {
+        Ok(Usage::default())
+    }
+
+    async fn verify(
+        &self,
+        _: VerifyScope,
+        progress: mpsc::Sender<VerifyReport>,
+    ) -> Result<VerifyReport> {
+        progress.send(VerifyReport::default()).await.unwrap();
+        progress.closed().await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        self.0.store(true, Ordering::Relaxed);
+        Ok(VerifyReport::default())
+    }
+
+    async fn collect_garbage(&self) -> Result<GcReport> {
+        Ok(GcReport::default())
+    }
+}
+
+#[tokio::test]
+async fn a_verification_lets_go_of_the_store_before_the_server_ends() {
+    let slow = Arc::new(Slow::default());
+    let any = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
+    let server = Server::new(
+        Arc::new(MapCas::default()),
+        draining(Duration::from_millis(1)),
+    );
+    let bound = server.with_maintenance(slow.clone()).bind(&any).await;
+    let bound = bound.unwrap();
+    let ListenAddr::Tcp(addr) = *bound.local_addr() else {
+        panic!("{bound:?}")
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(bound.serve(async {
+        let _ = stopped.await;
+    }));
+    let client = Client::connect(addr).await;
+    let mut call = client.call("/zako.v1.store.Store/Verify", &[]).await;
+    call.send(framed(b"").into(), true).await;
+    let mut body = (&mut call.response).await.unwrap().into_body();
+    body.data().await.unwrap().unwrap();
+    stop.send(()).unwrap();
+    serving.await.unwrap().unwrap();
+    assert!(slow.0.load(Ordering::Relaxed));
 }
 
 #[tokio::test]

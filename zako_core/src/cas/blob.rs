@@ -77,6 +77,13 @@ impl Blob {
         self
     }
 
+    /// Lets go of the place in a file. The steps stay.
+    #[must_use]
+    pub fn without_extent(mut self) -> Self {
+        self.extent = None;
+        self
+    }
+
     /// The name of the blob.
     pub fn digest(&self) -> &Digest {
         &self.digest
@@ -155,5 +162,26 @@ impl fmt::Debug for Blob {
             .field("range", &self.range)
             .field("extent", &self.extent)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_blob_without_extent_holds_no_file_and_keeps_its_bytes() {
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let data = Bytes::from_static(b"bytes");
+        let digest = zako_digest::hash::bytes(&data);
+        let extent = FileExtent {
+            file: Arc::clone(&file),
+            offset: 0,
+        };
+        let blob = Blob::from_bytes(digest, 0..5, data.clone()).with_extent(extent);
+        let blob = blob.without_extent();
+        assert!(blob.extent().is_none());
+        assert_eq!(Arc::strong_count(&file), 1);
+        assert_eq!(blob.bytes().await.unwrap(), data);
     }
 }

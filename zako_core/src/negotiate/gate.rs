@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::session::{Counted, Running, Session};
 use super::token::{Grant, TokenHash, Tokens};
 use super::{Access, Clock, Peer, Scope, ServiceTime, StreamPermit};
 use crate::cas::{CasError, ErrorKind, Result};
+
+/// Tokens that a connection may have outstanding; the next one ends its oldest.
+const MOST_TOKENS_A_PEER: usize = 8;
 
 /// Issues tokens, redeems them for sessions, and admits calls.
 #[derive(Debug)]
@@ -81,12 +84,17 @@ impl Gate {
             streams,
             identity: peer.identity(),
         };
-        let token = self.tokens.lock().issue(
-            grant,
-            self.clock.now(),
-            self.limits.token_ttl,
-            self.limits.max_tokens,
-        )?;
+        let mut given = peer.tokens.lock();
+        let mut tokens = self.tokens.lock();
+        given.retain(|token| tokens.is_outstanding(token));
+        while given.len() >= MOST_TOKENS_A_PEER {
+            if let Some(oldest) = given.pop_front() {
+                tokens.revoke(&oldest);
+            }
+        }
+        let (ttl, cap) = (self.limits.token_ttl, self.limits.max_tokens);
+        let token = tokens.issue(grant, self.clock.now(), ttl, cap)?;
+        given.push_back(TokenHash::of(token.as_bytes()));
         Ok(Offer {
             token,
             ttl: self.limits.token_ttl,
@@ -144,25 +152,20 @@ impl Gate {
         match (place.as_mut(), hash) {
             (None, None) => return Err(unauthenticated("a token is needed and none was sent")),
             (Some(_), None) => {}
-            (Some(session), Some(hash)) if session.token.is(&hash) => {}
+            (Some(session), Some(hash)) if session.knows(&hash) => {}
             (Some(session), Some(hash)) => session.renew(hash, self.redeem(&hash, peer, now)?),
             (None, Some(hash)) => {
                 // Finding room looks at all connections, this one too.
                 drop(place);
                 let counted = self.room(now)?;
-                place = peer.session.lock();
-                let grant = self.redeem(&hash, peer, now)?;
-                match place.as_mut() {
-                    Some(session) => session.renew(hash, grant),
-                    None => *place = Some(Session::new(hash, grant, now, counted)),
-                }
+                place = self.open(peer, hash, counted, now)?;
                 opened = true;
             }
         }
         let Some(session) = place.as_mut() else {
             return Err(unauthenticated("the session has ended"));
         };
-        let allowed = session.scope.allows(access);
+        let allowed = session.allows(hash.as_ref(), access);
         session.last_used = now;
         let streams = Arc::clone(&session.streams);
         if allowed {
@@ -186,6 +189,26 @@ impl Gate {
             clock: Arc::clone(&self.clock),
         };
         Ok((running, streams))
+    }
+
+    /// Opens the session, unless another call of the connection was faster.
+    fn open<'a>(
+        &self,
+        peer: &'a Peer,
+        hash: TokenHash,
+        counted: Counted,
+        now: Instant,
+    ) -> Result<MutexGuard<'a, Option<Session>>> {
+        let mut place = peer.session.lock();
+        match place.as_mut() {
+            Some(session) if session.knows(&hash) => {}
+            Some(session) => session.renew(hash, self.redeem(&hash, peer, now)?),
+            None => {
+                let grant = self.redeem(&hash, peer, now)?;
+                *place = Some(Session::new(hash, grant, now, counted));
+            }
+        }
+        Ok(place)
     }
 
     fn redeem(&self, token: &TokenHash, peer: &Peer, now: Instant) -> Result<Grant> {
@@ -265,6 +288,91 @@ mod tests {
         let replay = admit(&gate, &there, Some(&offer.token)).await.unwrap_err();
         assert_eq!(replay.kind(), ErrorKind::Unauthenticated);
         assert_eq!(gate.sessions(), 1);
+    }
+
+    #[test]
+    fn two_calls_that_open_a_session_at_once_share_it() {
+        let (gate, clock) = gate();
+        let here = peer();
+        let offer = gate.offer(&here, Scope::ReadWrite).unwrap();
+        let hash = TokenHash::of(offer.token.as_bytes());
+        // Both found no session and have room for one.
+        let rooms = [(); 2].map(|()| gate.room(clock.now()).unwrap());
+        for room in rooms {
+            drop(gate.open(&here, hash, room, clock.now()).unwrap());
+        }
+        assert_eq!(gate.live.load(Ordering::Acquire), 1);
+    }
+
+    #[tokio::test]
+    async fn clients_that_share_a_connection_keep_their_tokens_and_its_streams() {
+        let (gate, _) = gate();
+        let here = peer();
+        let [first, second] = [Scope::Write, Scope::Read].map(|scope| {
+            let offer = gate.offer(&here, scope).unwrap();
+            (offer.token, offer.streams)
+        });
+        let write = |token: &str| {
+            let token = token.to_owned().into_bytes();
+            let (gate, here) = (&gate, &here);
+            async move { gate.admit(here, Some(&token), Access::Write).await }
+        };
+        let mut held = Vec::new();
+        for _ in 0..first.1 {
+            held.push(write(&first.0).await.unwrap());
+        }
+        // A fresh token brings no streams on top of those that run.
+        let fresh = admit(&gate, &here, Some(&second.0));
+        futures::pin_mut!(fresh);
+        assert!(futures::poll!(&mut fresh).is_pending());
+        held.pop();
+        held.push(fresh.await.unwrap());
+        held.clear();
+        // Each token keeps its own scope.
+        drop(write(&first.0).await.unwrap());
+        let error = write(&second.0).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        let error = admit(&gate, &here, Some(&first.0)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_hoards_tokens_takes_none_from_others() {
+        let limits = GateLimits {
+            max_tokens: MOST_TOKENS_A_PEER + 1,
+            ..LIMITS
+        };
+        let gate = Gate::new(limits, Arc::new(ManualClock::default()));
+        let (greedy, other) = (peer(), peer());
+        let mut tokens = Vec::new();
+        for _ in 0..MOST_TOKENS_A_PEER * 3 {
+            tokens.push(gate.offer(&greedy, Scope::Read).unwrap().token);
+        }
+        let token = gate.offer(&other, Scope::Read).unwrap().token;
+        drop(admit(&gate, &other, Some(&token)).await.unwrap());
+        let kept = tokens.split_off(tokens.len() - MOST_TOKENS_A_PEER);
+        for old in &tokens {
+            let error = admit(&gate, &greedy, Some(old)).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        }
+        for token in &kept {
+            drop(admit(&gate, &greedy, Some(token)).await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_knows_its_latest_tokens_only() {
+        let (gate, _) = gate();
+        let here = peer();
+        let mut tokens = Vec::new();
+        for _ in 0..=Session::MOST_TOKENS {
+            let token = gate.offer(&here, Scope::Read).unwrap().token;
+            drop(admit(&gate, &here, Some(&token)).await.unwrap());
+            tokens.push(token);
+        }
+        let error = admit(&gate, &here, Some(&tokens[0])).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthenticated);
+        drop(admit(&gate, &here, Some(&tokens[1])).await.unwrap());
     }
 
     #[tokio::test]

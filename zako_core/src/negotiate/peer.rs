@@ -1,5 +1,6 @@
 //! One accepted connection, as negotiation sees it.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::session::Session;
+use super::token::TokenHash;
 
 /// An accepted connection. All its calls share one, and with the last of them and
 /// the connection itself its session ends.
@@ -15,6 +17,8 @@ pub struct Peer {
     pub(super) id: u64,
     addr: PeerAddr,
     pub(super) session: Mutex<Option<Session>>,
+    /// The tokens that it was given lately, the oldest first.
+    pub(super) tokens: Mutex<VecDeque<TokenHash>>,
 }
 
 /// The two ends of a connection.
@@ -49,6 +53,7 @@ impl Peer {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             addr,
             session: Mutex::new(None),
+            tokens: Mutex::default(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! Sessions: what a redeemed token opened on its connection.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -8,14 +9,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Peer;
 use super::clock::Clock;
-use super::token::{Grant, Scope, TokenHash};
+use super::token::{Access, Grant, Scope, TokenHash};
 
 /// A session on a connection.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) token: TokenHash,
-    pub(super) scope: Scope,
+    /// The tokens it was opened and renewed with, the latest last: clients may share
+    /// a connection.
+    tokens: VecDeque<(TokenHash, Scope)>,
     pub(super) streams: Arc<Semaphore>,
+    /// The permits of `streams`, those in use included.
+    most: usize,
     /// Calls that run or wait for their turn.
     pub(super) calls: usize,
     pub(super) last_used: Instant,
@@ -41,22 +45,47 @@ pub(super) struct Running {
 }
 
 impl Session {
+    /// The tokens that stay good.
+    pub(super) const MOST_TOKENS: usize = 8;
+
     pub(super) fn new(token: TokenHash, grant: Grant, now: Instant, counted: Counted) -> Self {
+        let most = grant.streams.max(1) as usize;
         Self {
-            token,
-            scope: grant.scope,
-            streams: Arc::new(Semaphore::new(grant.streams.max(1) as usize)),
+            tokens: VecDeque::from([(token, grant.scope)]),
+            streams: Arc::new(Semaphore::new(most)),
+            most,
             calls: 0,
             last_used: now,
             _counted: counted,
         }
     }
 
-    /// Another token takes over; calls that run or wait go on.
+    /// Takes a further token in. Calls that run or wait go on, and count.
     pub(super) fn renew(&mut self, token: TokenHash, grant: Grant) {
-        self.token = token;
-        self.scope = grant.scope;
-        self.streams = Arc::new(Semaphore::new(grant.streams.max(1) as usize));
+        if self.tokens.len() >= Self::MOST_TOKENS {
+            self.tokens.pop_front();
+        }
+        self.tokens.push_back((token, grant.scope));
+        let most = grant.streams.max(1) as usize;
+        if most >= self.most {
+            self.streams.add_permits(most - self.most);
+            self.most = most;
+        } else {
+            self.most -= self.streams.forget_permits(self.most - most);
+        }
+    }
+
+    /// Whether this token was redeemed here and is still good.
+    pub(super) fn knows(&self, token: &TokenHash) -> bool {
+        self.tokens.iter().any(|(known, _)| known.is(token))
+    }
+
+    /// Whether a call with this token may; one without has the latest's scope.
+    pub(super) fn allows(&self, token: Option<&TokenHash>, access: Access) -> bool {
+        let named = token.and_then(|token| self.tokens.iter().find(|(known, _)| known.is(token)));
+        named
+            .or(self.tokens.back())
+            .is_some_and(|(_, scope)| scope.allows(access))
     }
 
     pub(super) fn is_idle(&self, now: Instant, after: Duration) -> bool {

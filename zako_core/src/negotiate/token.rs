@@ -154,6 +154,19 @@ impl Tokens {
         Some(grant)
     }
 
+    /// Whether the token can still be redeemed, unless it expired.
+    pub(super) fn is_outstanding(&self, hash: &TokenHash) -> bool {
+        let issued = self.issued.get(&hash.slot());
+        issued.is_some_and(|issued| issued.hash.is(hash))
+    }
+
+    /// Makes a token worth nothing.
+    pub(super) fn revoke(&mut self, hash: &TokenHash) {
+        if self.is_outstanding(hash) {
+            self.issued.remove(&hash.slot());
+        }
+    }
+
     fn expire(&mut self, now: Instant) {
         while let Some((expires, slot)) = self.expiries.front() {
             let redeemed = !self.issued.contains_key(slot);

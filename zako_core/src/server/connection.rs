@@ -20,6 +20,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower_service::Service;
 
+use super::answer::AnswerBody;
 use super::body::RequestBody;
 use super::deadline;
 use super::idle_body::IdleBody;
@@ -27,6 +28,7 @@ use super::listen::Stream;
 use super::options::ServerOptions;
 use super::preface::Greeted;
 use super::transport::TransportService;
+use super::watch::Watch;
 use crate::cas::{Cas, Maintain};
 use crate::negotiate::{Gate, Peer, PeerAddr};
 use crate::transport::grpc::DecodeLimits;
@@ -54,8 +56,19 @@ pub(super) struct Shared {
 }
 
 /// Where HTTP/2 runs the calls of its connections.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Calls(pub(super) TaskTracker);
+#[derive(Clone, Debug)]
+pub(super) struct Calls {
+    pub(super) tasks: TaskTracker,
+    /// How long an answer may stay unread.
+    idle: Duration,
+}
+
+impl Calls {
+    pub(super) fn new(idle: Duration) -> Self {
+        let tasks = TaskTracker::new();
+        Self { tasks, idle }
+    }
+}
 
 impl<F> Executor<F> for Calls
 where
@@ -63,7 +76,7 @@ where
     F::Output: Send + 'static,
 {
     fn execute(&self, call: F) {
-        self.0.spawn(call);
+        self.tasks.spawn(Watch::run(self.idle, call));
     }
 }
 
@@ -89,10 +102,13 @@ impl Shared {
 pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, addr: PeerAddr) {
     let peer = Peer::new(addr);
     let service = {
-        let (peer, idle) = (Arc::clone(&peer), shared.options.upload_idle_timeout);
-        service_fn(move |request| answer(routes.clone(), Arc::clone(&peer), idle, request))
+        let (peer, shared) = (Arc::clone(&peer), Arc::clone(&shared));
+        service_fn(move |request| {
+            let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
+            answer(shared, routes.clone(), peer, request)
+        })
     };
-    let (stream, greeted) = Greeted::new(stream);
+    let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
     let mut connection =
         pin!(http2_settings(&shared).serve_connection(TokioIo::new(stream), service));
     let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
@@ -138,30 +154,42 @@ fn http2_settings(shared: &Shared) -> http2::Builder<Calls> {
 }
 
 async fn answer(
+    shared: Arc<Shared>,
     mut routes: Routes,
     peer: Arc<Peer>,
-    idle: Duration,
     mut request: Request<Incoming>,
-) -> Result<Response<Body>, Infallible> {
+) -> Result<Response<AnswerBody>, Infallible> {
     request.extensions_mut().insert(peer);
-    // The bulk calls mind their deadlines themselves: theirs go on after the head
-    // of the answer, and an upload is parked.
-    let service = request.uri().path().split('/').nth(1);
-    let own = service == Some(TransportService::NAME);
+    let watch = Watch::current();
     let deadline = match deadline::deadline(request.headers()) {
-        _ if own => None,
         Ok(deadline) => deadline,
-        Err(status) => return Ok(status.into_http()),
+        Err(status) => {
+            let refusal = status.into_http::<Body>();
+            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch)));
+        }
     };
-    // A negotiation may pause for as long as its caller looks for blobs.
-    let answer = match own || request.uri().path() == NEGOTIATE {
+    if let Some(watch) = &watch {
+        watch.until(deadline);
+    }
+    let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+    let own = service == TransportService::NAME;
+    // A negotiation may rest for as long as its caller looks for blobs.
+    let negotiation = request.uri().path() == NEGOTIATE;
+    // Those calls end when their caller says so, or with the server.
+    let open_ended = negotiation || !service.starts_with("zako.");
+    let idle = shared.options.upload_idle_timeout;
+    let answer = match own {
         true => routes.call(request),
-        false => routes.call(request.map(|body| IdleBody::new(body, idle))),
+        false => routes.call(request.map(|body| IdleBody::new(body, idle, negotiation))),
     };
-    match deadline {
-        None => answer.await,
-        Some(at) => tokio::time::timeout_at(at, answer)
+    let answer = match deadline {
+        // The bulk calls mind their deadlines themselves until they answer: an
+        // upload is parked.
+        Some(at) if !own => tokio::time::timeout_at(at, answer)
             .await
             .unwrap_or_else(|_| Ok(Status::into_http(deadline::exceeded()))),
-    }
+        _ => answer.await,
+    };
+    let stop = open_ended.then(|| shared.stop.clone().cancelled_owned());
+    answer.map(|answer| answer.map(|body| AnswerBody::new(body, deadline, stop, watch)))
 }

@@ -7,11 +7,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body::{Body, Frame};
-use tokio::time::{Instant, Sleep};
 use tonic::{Code, Status};
 
 use super::connection::Shared;
-use super::deadline;
 use super::status::to_status;
 use super::transport::trailers;
 use crate::cas::{Blob, CasError, ErrorKind};
@@ -30,27 +28,21 @@ pub(super) struct DownloadBody {
     /// What the blob has yet to give.
     left: u64,
     asked: Option<std::time::Instant>,
-    deadline: Option<Pin<Box<Sleep>>>,
     shared: Arc<Shared>,
     /// Given back as soon as the last frame is taken.
     permit: Option<StreamPermit>,
 }
 
 impl DownloadBody {
-    pub(super) fn new(
-        blob: Blob,
-        permit: StreamPermit,
-        shared: Arc<Shared>,
-        deadline: Option<Instant>,
-    ) -> Self {
+    pub(super) fn new(blob: Blob, permit: StreamPermit, shared: Arc<Shared>) -> Self {
         Self {
             left: blob.len(),
-            blob,
+            // A slow reader keeps no file of the store open for its extent.
+            blob: blob.without_extent(),
             framer: Framer::new(PayloadField::Data, shared.options.download_message_bytes),
             step: Bytes::new(),
             payload: None,
             asked: None,
-            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
             shared,
             permit: Some(permit),
         }
@@ -105,11 +97,6 @@ impl Body for DownloadBody {
         }
         if this.permit.is_none() {
             return Poll::Ready(None);
-        }
-        if let Some(timer) = &mut this.deadline
-            && timer.as_mut().poll(cx).is_ready()
-        {
-            return Poll::Ready(Some(Ok(this.end(&deadline::exceeded()))));
         }
         loop {
             if let Some(frame) = this.framer.next_frame(&mut this.step) {

@@ -7,13 +7,16 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower_service::Service;
 
+use super::batch::BatchService;
 use super::connection::Shared;
-use super::status::to_status;
+use super::entries;
+use super::status::{bad_request, to_status};
 use crate::negotiate::{Access, Gate, Peer, StreamPermit};
 
 /// The call metadata that carries a token.
@@ -64,9 +67,21 @@ where
                 Ok(permit) => permit,
                 Err(status) => return Ok(status.into_http()),
             };
-            let response = inner.call(Request::from_parts(head, body)).await;
-            drop(permit);
-            response
+            let body = match is_batch(head.uri.path()) {
+                true => match counted(&shared, body).await {
+                    Ok(body) => body,
+                    Err(status) => return Ok(status.into_http()),
+                },
+                false => body,
+            };
+            let response = inner.call(Request::from_parts(head, body)).await?;
+            // The stream is taken until the answer is sent.
+            Ok(response.map(|body| {
+                Body::new(body.map_frame(move |frame| {
+                    let _taken = &permit;
+                    frame
+                }))
+            }))
         })
     }
 }
@@ -78,6 +93,22 @@ fn access(path: &str) -> Option<Access> {
         "/zako.v1.batch.Batch/BatchDownload" => Some(Access::Read),
         _ => None,
     }
+}
+
+fn is_batch(path: &str) -> bool {
+    path.starts_with("/zako.v1.batch.Batch/")
+}
+
+/// The body of a batch call, once it is known not to decode to much more memory.
+async fn counted(shared: &Shared, body: Body) -> Result<Body, Status> {
+    // The head of the message comes on top.
+    let limit = BatchService::MAX_MESSAGE + 5;
+    let whole = shared.request_body(body, None).whole(limit).await?;
+    if entries::count(&whole) > entries::MAX_ENTRIES {
+        let most = entries::MAX_ENTRIES;
+        return Err(bad_request("", format!("a batch has at most {most} blobs")));
+    }
+    Ok(Body::new(Full::new(whole)))
 }
 
 /// Admits a call by its connection and its token.

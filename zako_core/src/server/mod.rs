@@ -4,12 +4,14 @@
 //! it is told to stop. The bulk calls go past generated code
 //! ([`transport::grpc`](crate::transport::grpc)); all others are tonic's.
 
+mod answer;
 mod batch;
 mod body;
 mod cas;
 mod connection;
 mod deadline;
 mod download;
+mod entries;
 mod gated;
 mod idle_body;
 mod listen;
@@ -21,6 +23,7 @@ mod status;
 mod store;
 mod transport;
 mod upload;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;

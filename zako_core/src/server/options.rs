@@ -25,6 +25,9 @@ pub struct ServerOptions {
     /// How long a call's sender may send nothing that counts before the call is
     /// ended and an upload is parked (60 s).
     pub upload_idle_timeout: Duration,
+    /// How long a part of an answer, up to 256 KiB or a download's message, may stay
+    /// unread before the call is dropped, and a connection take nothing (60 s).
+    pub download_idle_timeout: Duration,
     /// How long calls that run may go on after the shutdown began (30 s).
     pub drain_timeout: Duration,
     /// How long a new connection may take to begin with HTTP/2 (10 s).
@@ -74,6 +77,7 @@ impl Default for ServerOptions {
             max_connections: 4096,
             max_streams_per_connection: 256,
             upload_idle_timeout: Duration::from_secs(60),
+            download_idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
             maintenance: MaintenanceAccess::default(),

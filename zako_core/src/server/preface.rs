@@ -1,34 +1,64 @@
-//! Noticing connections that never begin to speak HTTP/2.
+//! Noticing connections that never begin to speak HTTP/2, or are no longer read.
 
-use std::io::{IoSlice, Result};
+use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
 
 /// The length of the HTTP/2 client preface in bytes.
 const PREFACE_LEN: usize = 24;
 
 /// A stream that tells when the peer's preface has come. From then on HTTP/2's own
-/// pings watch the peer.
+/// pings watch the peer, except while nothing can be written: then this does.
 pub(super) struct Greeted<S> {
     stream: S,
     came: usize,
     greeted: Arc<AtomicBool>,
+    /// How long the peer may take nothing.
+    stall: Duration,
+    stalled: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Greeted<S> {
     /// The stream, and what becomes true.
-    pub(super) fn new(stream: S) -> (Self, Arc<AtomicBool>) {
+    pub(super) fn new(stream: S, stall: Duration) -> (Self, Arc<AtomicBool>) {
         let greeted = Arc::new(AtomicBool::new(false));
         let watched = Self {
             stream,
             came: 0,
             greeted: Arc::clone(&greeted),
+            stall,
+            stalled: None,
+            timer: None,
         };
         (watched, greeted)
+    }
+
+    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<Result<T>>) -> Poll<Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let now = Instant::now();
+        let due = *self.stalled.get_or_insert(now) + self.stall;
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        // Set again only when it fires, not for every wait.
+        while timer.as_mut().poll(cx).is_ready() {
+            if due <= now {
+                let message = "the peer reads nothing";
+                return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, message)));
+            }
+            timer.as_mut().reset(due);
+        }
+        Poll::Pending
     }
 }
 
@@ -52,7 +82,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[u8]) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, b)
+        let written = Pin::new(&mut self.stream).poll_write(cx, b);
+        self.watch(cx, written)
     }
 
     fn poll_write_vectored(
@@ -60,7 +91,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -73,5 +105,25 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_nothing_breaks_the_stream_and_a_slow_one_does_not() {
+        let (near, mut far) = tokio::io::duplex(10);
+        let (mut near, _) = Greeted::new(near, Duration::from_secs(60));
+        let writing = tokio::spawn(async move { near.write_all(&[7; 100]).await });
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_secs(59)).await;
+            far.read_exact(&mut [0; 10]).await.unwrap();
+        }
+        let error = writing.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
     }
 }

@@ -26,6 +26,9 @@ use super::transport::TransportService;
 use crate::cas::{Cas, CasError, ErrorKind, Maintain, Result};
 use crate::negotiate::{Clock, Gate};
 
+/// The longest request, in bytes, of the services that only tell about this server.
+const MAX_SMALL_REQUEST: usize = 16 * 1024;
+
 /// How long uploads may take to be parked, and calls to let go of the store.
 const PARK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -55,9 +58,9 @@ impl BoundServer {
                 cas,
                 maintain,
                 gate: Gate::new(options.gate_limits(), clock),
+                calls: Calls::new(options.download_idle_timeout),
                 options,
                 began: Instant::now(),
-                calls: Calls::default(),
                 uploads: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 park: CancellationToken::new(),
@@ -95,7 +98,7 @@ impl BoundServer {
         set_serving(&health, false).await;
         shared.stop.cancel();
         connections.close();
-        shared.calls.0.close();
+        shared.calls.tasks.close();
         shared.uploads.close();
         let drain = shared.options.drain_timeout;
         if timeout(drain, connections.wait()).await.is_err() {
@@ -113,7 +116,7 @@ impl BoundServer {
         }
         // Calls and uploads of connections that broke may still hold the store.
         let released = async {
-            shared.calls.0.wait().await;
+            shared.calls.tasks.wait().await;
             shared.uploads.wait().await;
         };
         if timeout(PARK_TIMEOUT, released).await.is_err() {
@@ -184,13 +187,15 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     let broken = |error: tonic_reflection::server::Error| {
         CasError::new(ErrorKind::Internal, "reflection can't be set up").with_source(error)
     };
+    let v1 = reflection().build_v1().map_err(broken)?;
+    let v1alpha = reflection().build_v1alpha().map_err(broken)?;
     let routes = Routes::new(TransportService::new(Arc::clone(shared)))
         .add_service(cas)
         .add_service(Gated::new(store, Arc::clone(shared)))
         .add_service(Gated::new(batch, Arc::clone(shared)))
-        .add_service(health_service)
-        .add_service(reflection().build_v1().map_err(broken)?)
-        .add_service(reflection().build_v1alpha().map_err(broken)?)
+        .add_service(health_service.max_decoding_message_size(MAX_SMALL_REQUEST))
+        .add_service(v1.max_decoding_message_size(MAX_SMALL_REQUEST))
+        .add_service(v1alpha.max_decoding_message_size(MAX_SMALL_REQUEST))
         .prepare();
     Ok((health, routes))
 }

@@ -112,7 +112,8 @@ impl Store for StoreService {
         };
         let (sender, reports) = mpsc::channel(1);
         // It ends when the caller goes away: the receiver is gone then.
-        let whole = tokio::spawn(async move { maintain.verify(scope, sender).await });
+        let verified = async move { maintain.verify(scope, sender).await };
+        let whole = self.0.calls.tasks.spawn(verified);
         let progress = Progress {
             reports,
             whole: Some(whole),

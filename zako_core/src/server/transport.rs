@@ -79,7 +79,7 @@ async fn download(shared: Arc<Shared>, head: Parts, body: Body) -> Result<Respon
         .fetch(&digest, range)
         .await
         .map_err(|error| to_status(&error))?;
-    let body = DownloadBody::new(blob, permit, Arc::clone(&shared), deadline);
+    let body = DownloadBody::new(blob, permit, Arc::clone(&shared));
     Ok(grpc_response(Body::new(body)))
 }
 

@@ -1,0 +1,114 @@
+//! The body of every answer: it keeps the deadline, and comes in pieces.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame};
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::deadline;
+use super::transport::trailers;
+use super::watch::Watch;
+
+/// HTTP/2 takes over whatever it is given at once. Only with pieces does the end of
+/// the body mean that the answer is nearly read.
+const PIECE: usize = 256 * 1024;
+
+/// An answer under way.
+pub(super) struct AnswerBody {
+    inner: Body,
+    unsent: Bytes,
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Ends the answer when it has nothing to say.
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    watch: Option<Arc<Watch>>,
+}
+
+impl AnswerBody {
+    pub(super) fn new(
+        inner: Body,
+        deadline: Option<Instant>,
+        stop: Option<WaitForCancellationFutureOwned>,
+        watch: Option<Arc<Watch>>,
+    ) -> Self {
+        Self {
+            inner,
+            unsent: Bytes::new(),
+            deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
+            stop: stop.map(Box::pin),
+            watch,
+        }
+    }
+
+    fn end(&mut self, status: &Status) -> Frame<Bytes> {
+        self.inner = Body::empty();
+        Frame::trailers(trailers(status))
+    }
+
+    fn piece(&mut self) -> Frame<Bytes> {
+        let length = self.unsent.len().min(PIECE);
+        Frame::data(self.unsent.split_to(length))
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if !self.unsent.is_empty() {
+            return Poll::Ready(Some(Ok(self.piece())));
+        }
+        if let Some(timer) = &mut self.deadline
+            && timer.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Some(Ok(self.end(&deadline::exceeded()))));
+        }
+        match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let frame = match frame.into_data() {
+                    Ok(data) => {
+                        self.unsent = data;
+                        self.piece()
+                    }
+                    Err(frame) => frame,
+                };
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Pending => {
+                if let Some(stop) = &mut self.stop
+                    && stop.as_mut().poll(cx).is_ready()
+                {
+                    let status = Status::unavailable("the server shuts down");
+                    return Poll::Ready(Some(Ok(self.end(&status))));
+                }
+                Poll::Pending
+            }
+            ended => ended,
+        }
+    }
+}
+
+impl HttpBody for AnswerBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let frame = this.poll_answer(cx);
+        if let Some(watch) = &this.watch {
+            match &frame {
+                Poll::Ready(_) => watch.answered(),
+                Poll::Pending => watch.read(),
+            }
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.unsent.is_empty() && self.inner.is_end_stream()
+    }
+}
