@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{BoxStream, Stream};
 
-use super::{CasError, ErrorKind, Result};
+use super::{CasError, Cursor, ErrorKind, Result};
 use crate::Digest;
 
 /// An opened blob: a stream of [`Bytes`] steps that are not copied on their way,
@@ -23,6 +23,8 @@ pub struct Blob {
     digest: Digest,
     range: Range<u64>,
     extent: Option<FileExtent>,
+    /// There if the steps are the extent's bytes as they are.
+    cursor: Option<Cursor>,
     steps: Steps,
 }
 
@@ -52,6 +54,7 @@ impl Blob {
             digest,
             range,
             extent: None,
+            cursor: None,
             steps: Steps::One(Some(data)),
         }
     }
@@ -66,6 +69,7 @@ impl Blob {
             digest,
             range,
             extent: None,
+            cursor: None,
             steps: Steps::Many(steps.boxed()),
         }
     }
@@ -77,10 +81,20 @@ impl Blob {
         self
     }
 
+    /// Says where the bytes lie in a file, and that the steps are these bytes, read
+    /// from `cursor` on and not checked on their way, so that they can be skipped.
+    #[must_use]
+    pub fn with_raw_extent(mut self, extent: FileExtent, cursor: Cursor) -> Self {
+        self.extent = Some(extent);
+        self.cursor = Some(cursor);
+        self
+    }
+
     /// Lets go of the place in a file. The steps stay.
     #[must_use]
     pub fn without_extent(mut self) -> Self {
         self.extent = None;
+        self.cursor = None;
         self
     }
 
@@ -107,6 +121,21 @@ impl Blob {
     /// Where the bytes lie in a file, if they do.
     pub fn extent(&self) -> Option<&FileExtent> {
         self.extent.as_ref()
+    }
+
+    /// Where the bytes lie, if to take them from there is as good as to take the
+    /// steps: the store would check nothing on the way. What was taken from there is
+    /// told by [`skip_bytes`](Self::skip_bytes).
+    pub fn raw_extent(&self) -> Option<&FileExtent> {
+        self.cursor.as_ref().and(self.extent.as_ref())
+    }
+
+    /// Leaves out the next bytes of the steps. Only for a blob with a
+    /// [`raw_extent`](Self::raw_extent), and not while a step is being waited for.
+    pub fn skip_bytes(&mut self, bytes: u64) {
+        if let Some(cursor) = &self.cursor {
+            cursor.advance(bytes);
+        }
     }
 
     /// All the bytes, at once. Not copied if there is just one step.

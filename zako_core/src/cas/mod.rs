@@ -1,6 +1,7 @@
 //! The trait of all stores, its contract, its errors and its conveniences.
 
 mod blob;
+mod cursor;
 mod error;
 mod ext;
 mod maintain;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 pub use blob::{Blob, FileExtent};
 use bytes::Bytes;
+pub use cursor::Cursor;
 pub use error::{CasError, ErrorKind, Result};
 pub use ext::{CasExt, blob_reader};
 pub use maintain::{GcReport, Maintain, Usage, VerifyReport, VerifyScope};

@@ -12,6 +12,8 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::deadline;
+use super::download::DownloadBody;
+use super::sendfile::AnswerBuf;
 use super::transport::trailers;
 use super::watch::Watch;
 
@@ -19,9 +21,16 @@ use super::watch::Watch;
 /// the body mean that the answer is nearly read.
 const PIECE: usize = 256 * 1024;
 
+/// What a service answers with.
+pub(super) enum Inner {
+    /// Of generated code, and what fits into one message.
+    Body(Body),
+    Download(Box<DownloadBody>),
+}
+
 /// An answer under way.
 pub(super) struct AnswerBody {
-    inner: Body,
+    inner: Inner,
     unsent: Bytes,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Ends the answer when it has nothing to say.
@@ -31,7 +40,7 @@ pub(super) struct AnswerBody {
 
 impl AnswerBody {
     pub(super) fn new(
-        inner: Body,
+        inner: Inner,
         deadline: Option<Instant>,
         stop: Option<WaitForCancellationFutureOwned>,
         watch: Option<Arc<Watch>>,
@@ -45,17 +54,17 @@ impl AnswerBody {
         }
     }
 
-    fn end(&mut self, status: &Status) -> Frame<Bytes> {
-        self.inner = Body::empty();
+    fn end(&mut self, status: &Status) -> Frame<AnswerBuf> {
+        self.inner = Inner::Body(Body::empty());
         Frame::trailers(trailers(status))
     }
 
-    fn piece(&mut self) -> Frame<Bytes> {
+    fn piece(&mut self) -> Frame<AnswerBuf> {
         let length = self.unsent.len().min(PIECE);
-        Frame::data(self.unsent.split_to(length))
+        Frame::data(AnswerBuf::Bytes(self.unsent.split_to(length)))
     }
 
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answered>> {
         if !self.unsent.is_empty() {
             return Poll::Ready(Some(Ok(self.piece())));
         }
@@ -64,13 +73,21 @@ impl AnswerBody {
         {
             return Poll::Ready(Some(Ok(self.end(&deadline::exceeded()))));
         }
-        match Pin::new(&mut self.inner).poll_frame(cx) {
+        let polled = match &mut self.inner {
+            Inner::Body(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_ok(|frame| frame.map_data(AnswerBuf::Bytes)),
+            Inner::Download(body) => Pin::new(&mut **body).poll_frame(cx),
+        };
+        match polled {
             Poll::Ready(Some(Ok(frame))) => {
                 let frame = match frame.into_data() {
-                    Ok(data) => {
+                    Ok(AnswerBuf::Bytes(data)) => {
                         self.unsent = data;
                         self.piece()
                     }
+                    // No longer than a piece.
+                    Ok(extent) => Frame::data(extent),
                     Err(frame) => frame,
                 };
                 Poll::Ready(Some(Ok(frame)))
@@ -89,14 +106,13 @@ impl AnswerBody {
     }
 }
 
+type Answered = Result<Frame<AnswerBuf>, Status>;
+
 impl HttpBody for AnswerBody {
-    type Data = Bytes;
+    type Data = AnswerBuf;
     type Error = Status;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answered>> {
         let this = self.get_mut();
         let frame = this.poll_answer(cx);
         if let Some(watch) = &this.watch {
@@ -109,6 +125,10 @@ impl HttpBody for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.unsent.is_empty() && self.inner.is_end_stream()
+        self.unsent.is_empty()
+            && match &self.inner {
+                Inner::Body(body) => body.is_end_stream(),
+                Inner::Download(body) => body.is_end_stream(),
+            }
     }
 }

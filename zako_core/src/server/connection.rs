@@ -16,18 +16,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower_service::Service;
 
-use super::answer::AnswerBody;
+use super::answer::{AnswerBody, Inner};
 use super::body::RequestBody;
 use super::deadline;
 use super::idle_body::IdleBody;
 use super::listen::Stream;
 use super::options::ServerOptions;
 use super::preface::Greeted;
-use super::transport::TransportService;
+use super::sendfile::{Road, Slots, Socket};
+use super::transport;
 use super::watch::Watch;
 use crate::cas::{Cas, Maintain};
 use crate::negotiate::{Gate, Peer, PeerAddr};
@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) gate: Gate,
     pub(super) options: ServerOptions,
     pub(super) began: Instant,
+    /// For the blobs that go from file to socket.
+    pub(super) slots: Arc<Slots>,
     /// Calls that run: they hold the store.
     pub(super) calls: Calls,
     /// Uploads that run, which outlive their calls when the peer is gone.
@@ -101,11 +103,13 @@ impl Shared {
 /// Serves a connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, addr: PeerAddr) {
     let peer = Peer::new(addr);
+    let road = Arc::new(Road::new(Arc::clone(&shared.slots)));
+    let stream = Socket::new(stream, Arc::clone(&road));
     let service = {
         let (peer, shared) = (Arc::clone(&peer), Arc::clone(&shared));
         service_fn(move |request| {
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
-            answer(shared, routes.clone(), peer, request)
+            answer(shared, routes.clone(), peer, Arc::clone(&road), request)
         })
     };
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
@@ -157,6 +161,7 @@ async fn answer(
     shared: Arc<Shared>,
     mut routes: Routes,
     peer: Arc<Peer>,
+    road: Arc<Road>,
     mut request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
     request.extensions_mut().insert(peer);
@@ -164,7 +169,7 @@ async fn answer(
     let deadline = match deadline::deadline(request.headers()) {
         Ok(deadline) => deadline,
         Err(status) => {
-            let refusal = status.into_http::<Body>();
+            let refusal = status.into_http().map(Inner::Body);
             return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch)));
         }
     };
@@ -172,23 +177,24 @@ async fn answer(
         watch.until(deadline);
     }
     let service = request.uri().path().split('/').nth(1).unwrap_or_default();
-    let own = service == TransportService::NAME;
     // A negotiation may rest for as long as its caller looks for blobs.
     let negotiation = request.uri().path() == NEGOTIATE;
     // Those calls end when their caller says so, or with the server.
     let open_ended = negotiation || !service.starts_with("zako.");
     let idle = shared.options.upload_idle_timeout;
-    let answer = match own {
-        true => routes.call(request),
-        false => routes.call(request.map(|body| IdleBody::new(body, idle, negotiation))),
-    };
-    let answer = match deadline {
+    let answer = if service == transport::NAME {
         // The bulk calls mind their deadlines themselves until they answer: an
         // upload is parked.
-        Some(at) if !own => tokio::time::timeout_at(at, answer)
-            .await
-            .unwrap_or_else(|_| Ok(Status::into_http(deadline::exceeded()))),
-        _ => answer.await,
+        Ok(transport::answer(Arc::clone(&shared), road, request.map(Body::new)).await)
+    } else {
+        let answer = routes.call(request.map(|body| IdleBody::new(body, idle, negotiation)));
+        let answer = match deadline {
+            Some(at) => tokio::time::timeout_at(at, answer)
+                .await
+                .unwrap_or_else(|_| Ok(Status::into_http(deadline::exceeded()))),
+            None => answer.await,
+        };
+        answer.map(|answer| answer.map(Inner::Body))
     };
     let stop = open_ended.then(|| shared.stop.clone().cancelled_owned());
     answer.map(|answer| answer.map(|body| AnswerBody::new(body, deadline, stop, watch)))

@@ -4,27 +4,30 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
 use super::connection::Shared;
+use super::sendfile::{AnswerBuf, ExtentBuf, Road, SLOT};
 use super::status::to_status;
 use super::transport::trailers;
-use crate::cas::{Blob, CasError, ErrorKind};
+use crate::cas::{Blob, CasError, ErrorKind, FileExtent};
 use crate::negotiate::StreamPermit;
 use crate::transport::grpc::frame::{Framer, PayloadField};
 
-/// Yields a prefix and a payload for each message, and trailers at the end. Reads
-/// the next step of the blob when the last one is on its way.
+/// Yields a prefix and a payload for each message, and trailers at the end. Takes
+/// the next step of the blob when the last one is on its way: as a part of a file that
+/// is in memory and needs no check, or else as the bytes that the store reads.
 pub(super) struct DownloadBody {
     blob: Blob,
+    road: Arc<Road>,
     framer: Framer,
     /// The part of the last step that is not framed yet.
     step: Bytes,
     /// Belongs to the prefix that was yielded last.
-    payload: Option<Bytes>,
+    payload: Option<AnswerBuf>,
     /// What the blob has yet to give.
     left: u64,
     asked: Option<std::time::Instant>,
@@ -34,11 +37,21 @@ pub(super) struct DownloadBody {
 }
 
 impl DownloadBody {
-    pub(super) fn new(blob: Blob, permit: StreamPermit, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(
+        blob: Blob,
+        road: Arc<Road>,
+        permit: StreamPermit,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self {
             left: blob.len(),
-            // A slow reader keeps no file of the store open for its extent.
-            blob: blob.without_extent(),
+            blob: match blob.raw_extent() {
+                // Its steps keep the file open too.
+                Some(_) => blob,
+                // A slow reader keeps no file of the store open for its extent.
+                None => blob.without_extent(),
+            },
+            road,
             framer: Framer::new(PayloadField::Data, shared.options.download_message_bytes),
             step: Bytes::new(),
             payload: None,
@@ -48,7 +61,29 @@ impl DownloadBody {
         }
     }
 
-    fn end(&mut self, status: &Status) -> Frame<Bytes> {
+    /// The next message as a part of a file.
+    fn extent(&mut self) -> Option<ExtentBuf> {
+        // A step that is being read comes first.
+        if self.left == 0 || self.asked.is_some() {
+            return None;
+        }
+        let extent = self.blob.raw_extent()?;
+        let began = std::time::Instant::now();
+        let most = self.framer.max_payload().min(SLOT) as u64;
+        let length = self.left.min(most) as usize;
+        let part = FileExtent {
+            file: Arc::clone(&extent.file),
+            offset: extent.offset + (self.blob.len() - self.left),
+        };
+        let part = ExtentBuf::new(&self.road, part, length)?;
+        self.blob.skip_bytes(length as u64);
+        self.left -= length as u64;
+        let time = &self.shared.gate.service_time();
+        time.record(length, began.elapsed());
+        Some(part)
+    }
+
+    fn end(&mut self, status: &Status) -> Frame<AnswerBuf> {
         self.permit = None;
         Frame::trailers(trailers(status))
     }
@@ -84,13 +119,13 @@ impl DownloadBody {
 }
 
 impl Body for DownloadBody {
-    type Data = Bytes;
+    type Data = AnswerBuf;
     type Error = Status;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    ) -> Poll<Option<Result<Frame<AnswerBuf>, Status>>> {
         let this = self.get_mut();
         if let Some(payload) = this.payload.take() {
             return Poll::Ready(Some(Ok(Frame::data(payload))));
@@ -100,8 +135,13 @@ impl Body for DownloadBody {
         }
         loop {
             if let Some(frame) = this.framer.next_frame(&mut this.step) {
-                this.payload = Some(frame.payload);
-                return Poll::Ready(Some(Ok(Frame::data(frame.prefix))));
+                this.payload = Some(AnswerBuf::Bytes(frame.payload));
+                return Poll::Ready(Some(Ok(Frame::data(AnswerBuf::Bytes(frame.prefix)))));
+            }
+            if let Some(extent) = this.extent() {
+                let prefix = this.framer.prefix(extent.remaining());
+                this.payload = Some(AnswerBuf::Extent(extent));
+                return Poll::Ready(Some(Ok(Frame::data(AnswerBuf::Bytes(prefix)))));
             }
             match this.poll_step(cx) {
                 Poll::Pending => return Poll::Pending,

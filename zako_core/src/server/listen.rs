@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::cas::{CasError, Result};
@@ -149,6 +150,28 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
             }
         }
         bound => bound,
+    }
+}
+
+impl Stream {
+    /// Ready when something can be written, as far as is known.
+    pub(super) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_write_ready(cx),
+            Self::Unix(stream) => stream.poll_write_ready(cx),
+        }
+    }
+
+    /// Does a system call that writes; `WouldBlock` if it has to wait for
+    /// [`poll_write_ready`](Self::poll_write_ready).
+    pub(super) fn try_write<T>(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        match self {
+            Self::Tcp(stream) => stream.try_io(Interest::WRITABLE, || call(stream.as_fd())),
+            Self::Unix(stream) => stream.try_io(Interest::WRITABLE, || call(stream.as_fd())),
+        }
     }
 }
 

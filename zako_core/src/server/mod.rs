@@ -18,6 +18,7 @@ mod listen;
 mod options;
 mod preface;
 mod resource;
+mod sendfile;
 mod serve;
 mod status;
 mod store;

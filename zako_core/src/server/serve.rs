@@ -21,8 +21,8 @@ use super::connection::{self, Calls, Shared};
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
 use super::options::ServerOptions;
+use super::sendfile::Slots;
 use super::store::StoreService;
-use super::transport::TransportService;
 use crate::cas::{Cas, CasError, ErrorKind, Maintain, Result};
 use crate::negotiate::{Clock, Gate};
 
@@ -61,6 +61,7 @@ impl BoundServer {
                 calls: Calls::new(options.download_idle_timeout),
                 options,
                 began: Instant::now(),
+                slots: Arc::new(Slots::new()),
                 uploads: TaskTracker::new(),
                 stop: CancellationToken::new(),
                 park: CancellationToken::new(),
@@ -189,8 +190,7 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     };
     let v1 = reflection().build_v1().map_err(broken)?;
     let v1alpha = reflection().build_v1alpha().map_err(broken)?;
-    let routes = Routes::new(TransportService::new(Arc::clone(shared)))
-        .add_service(cas)
+    let routes = Routes::new(cas)
         .add_service(Gated::new(store, Arc::clone(shared)))
         .add_service(Gated::new(batch, Arc::clone(shared)))
         .add_service(health_service.max_decoding_message_size(MAX_SMALL_REQUEST))

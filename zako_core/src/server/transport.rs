@@ -2,10 +2,8 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -13,13 +11,13 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::time::Instant;
 use tonic::body::Body;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
-use tower_service::Service;
 use zako_protobuf::transport::{DownloadRequest, UploadResponse};
 
+use super::answer::Inner;
 use super::connection::Shared;
 use super::download::DownloadBody;
+use super::sendfile::Road;
 use super::status::{bad_frame, to_status};
 use super::{deadline, gated, resource, upload};
 use crate::negotiate::{Access, StreamPermit};
@@ -28,47 +26,33 @@ use crate::transport::grpc::frame;
 /// The longest `DownloadRequest`, with its head, in bytes.
 const MAX_DOWNLOAD_REQUEST: usize = 8 * 1024;
 
-/// The tower service that answers the bulk calls.
-#[derive(Clone)]
-pub(super) struct TransportService(Arc<Shared>);
+/// The service of the bulk calls.
+pub(super) const NAME: &str = "zako.v1.transport.Transport";
 
-impl TransportService {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self(shared)
+/// Answers a bulk call.
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    road: Arc<Road>,
+    request: Request<Body>,
+) -> Response<Inner> {
+    let (head, body) = request.into_parts();
+    if let Some(refusal) = not_grpc(&head) {
+        return refusal.map(Inner::Body);
     }
+    let answer = match head.uri.path() {
+        "/zako.v1.transport.Transport/Download" => download(shared, road, head, body).await,
+        "/zako.v1.transport.Transport/Upload" => upload(shared, head, body).await,
+        _ => Err(Status::unimplemented("the service has no such method")),
+    };
+    answer.unwrap_or_else(|status| status.into_http().map(Inner::Body))
 }
 
-impl NamedService for TransportService {
-    const NAME: &'static str = "zako.v1.transport.Transport";
-}
-
-impl Service<Request<Body>> for TransportService {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let shared = Arc::clone(&self.0);
-        Box::pin(async move {
-            let (head, body) = request.into_parts();
-            if let Some(refusal) = not_grpc(&head) {
-                return Ok(refusal);
-            }
-            let answer = match head.uri.path() {
-                "/zako.v1.transport.Transport/Download" => download(shared, head, body).await,
-                "/zako.v1.transport.Transport/Upload" => upload(shared, head, body).await,
-                _ => Err(Status::unimplemented("the service has no such method")),
-            };
-            Ok(answer.unwrap_or_else(Status::into_http))
-        })
-    }
-}
-
-async fn download(shared: Arc<Shared>, head: Parts, body: Body) -> Result<Response<Body>, Status> {
+async fn download(
+    shared: Arc<Shared>,
+    road: Arc<Road>,
+    head: Parts,
+    body: Body,
+) -> Result<Response<Inner>, Status> {
     let (permit, deadline) = admit(&shared, &head, Access::Read).await?;
     let mut body = shared.request_body(body, deadline);
     let whole = body.whole(MAX_DOWNLOAD_REQUEST).await?;
@@ -79,11 +63,11 @@ async fn download(shared: Arc<Shared>, head: Parts, body: Body) -> Result<Respon
         .fetch(&digest, range)
         .await
         .map_err(|error| to_status(&error))?;
-    let body = DownloadBody::new(blob, permit, Arc::clone(&shared));
-    Ok(grpc_response(Body::new(body)))
+    let body = DownloadBody::new(blob, road, permit, Arc::clone(&shared));
+    Ok(grpc_response(Inner::Download(Box::new(body))))
 }
 
-async fn upload(shared: Arc<Shared>, head: Parts, body: Body) -> Result<Response<Body>, Status> {
+async fn upload(shared: Arc<Shared>, head: Parts, body: Body) -> Result<Response<Inner>, Status> {
     let (permit, deadline) = admit(&shared, &head, Access::Write).await?;
     let body = shared.request_body(body, deadline);
     // A task of its own: when the caller goes away this future is dropped, and
@@ -154,20 +138,20 @@ fn is_grpc(content_type: &[u8]) -> bool {
     }
 }
 
-fn grpc_response(body: Body) -> Response<Body> {
+fn grpc_response(body: Inner) -> Response<Inner> {
     let mut response = Response::new(body);
     let content_type = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(CONTENT_TYPE, content_type);
     response
 }
 
-fn unary_response(message: Bytes) -> Response<Body> {
+fn unary_response(message: Bytes) -> Response<Inner> {
     let frames = [
         Frame::data(message),
         Frame::trailers(trailers(&Status::new(Code::Ok, ""))),
     ];
     let frames = futures::stream::iter(frames.map(Ok::<_, Infallible>));
-    grpc_response(Body::new(StreamBody::new(frames)))
+    grpc_response(Inner::Body(Body::new(StreamBody::new(frames))))
 }
 
 /// What ends a call that has begun to answer.

@@ -1,6 +1,8 @@
 //! A store in a map that counts what it is given and fails on demand.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +11,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::sync::Semaphore;
 use zako_core::cas::{
-    Blob, BlobStat, BlobWriter, Cas, CasError, ErrorKind, Lease, Location, Result, Stored,
+    Blob, BlobStat, BlobWriter, Cas, CasError, Cursor, ErrorKind, FileExtent, Lease, Location,
+    Result, Stored,
 };
 use zako_core::{BlobRange, Digest};
 use zako_digest::hash;
@@ -26,6 +29,9 @@ pub struct MapCas {
     pub step: usize,
     /// Those steps end with damage once so many bytes were read.
     pub damaged_after: Option<u64>,
+    /// Downloads can be taken from this file too, which begins with the blob; their
+    /// steps have all bits the other way round.
+    pub file: Option<Arc<File>>,
 }
 
 #[derive(Debug, Default)]
@@ -117,6 +123,9 @@ impl Cas for MapCas {
         let range = range.resolve(digest.size()).map_err(|error| {
             CasError::new(ErrorKind::InvalidRange, error.to_string()).with_digest(*digest)
         })?;
+        if let Some(file) = &self.file {
+            return Ok(from_file(*digest, range, Arc::clone(file), data));
+        }
         let data = data.slice(range.start as usize..range.end as usize);
         if self.step == 0 {
             return Ok(Blob::from_bytes(*digest, range, data));
@@ -193,6 +202,23 @@ impl Cas for MapCas {
     async fn delete(&self, digest: &Digest) -> Result<bool> {
         Ok(self.lock().blobs.remove(digest).is_some())
     }
+}
+
+fn from_file(digest: Digest, range: Range<u64>, file: Arc<File>, data: Bytes) -> Blob {
+    let cursor = Cursor::new(range.start);
+    let extent = FileExtent {
+        file,
+        offset: range.start,
+    };
+    let (next, end) = (cursor.clone(), range.end);
+    let steps = futures::stream::poll_fn(move |_| {
+        let from = next.offset();
+        let to = end.min(from + 100_000);
+        next.advance(to - from);
+        let step = data[from as usize..to as usize].iter().map(|byte| !byte);
+        std::task::Poll::Ready((from < to).then(|| Ok(step.collect())))
+    });
+    Blob::from_stream(digest, range, steps).with_raw_extent(extent, cursor)
 }
 
 struct MapWriter {

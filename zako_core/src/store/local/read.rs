@@ -18,7 +18,7 @@ use super::record::HEADER_LEN;
 use super::shared::Shared;
 use super::writer::blocking;
 use super::{LocalStore, segment::Segment};
-use crate::cas::{Blob, CasError, ErrorKind, FileExtent, Result};
+use crate::cas::{Blob, CasError, Cursor, ErrorKind, FileExtent, Result};
 use crate::{BlobRange, Digest};
 
 /// Opens a part of a blob.
@@ -114,17 +114,21 @@ async fn open_file(
         offset: bytes.start,
     });
     let whole = bytes == (0..digest.size());
+    let cursor = Cursor::new(bytes.start);
+    let hasher = (whole && must_verify(&store.shared, found)).then(Hasher::new);
+    let raw = hasher.is_none();
     let reader = FileReader {
         store: store.clone(),
         digest: *digest,
         place: Place::File { number },
         file,
-        next: bytes.start,
+        next: cursor.clone(),
         end: bytes.end,
-        hasher: (whole && must_verify(&store.shared, found)).then(Hasher::new),
+        hasher,
     };
     let blob = Blob::from_stream(*digest, bytes, reader.into_stream());
     Ok(Some(match extent {
+        Some(extent) if raw => blob.with_raw_extent(extent, cursor),
         Some(extent) => blob.with_extent(extent),
         None => blob,
     }))
@@ -144,7 +148,7 @@ struct FileReader {
     digest: Digest,
     place: Place,
     file: Arc<dyn BackendFile>,
-    next: u64,
+    next: Cursor,
     end: u64,
     /// There if the whole blob is read and has to be verified.
     hasher: Option<Hasher>,
@@ -158,12 +162,13 @@ impl FileReader {
     }
 
     async fn step(&mut self) -> Result<Option<Bytes>> {
-        let length = (self.end - self.next).min(STEP as u64);
+        let next = self.next.offset();
+        let length = self.end.saturating_sub(next).min(STEP as u64);
         if length == 0 {
             return Ok(None);
         }
         let pool = &self.store.shared.pool;
-        let data = match read_at(pool, &self.file, self.next, length as usize).await {
+        let data = match read_at(pool, &self.file, next, length as usize).await {
             Ok(data) => data,
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 return Err(damaged(&self.store, &self.digest, self.place, Bytes::new()).await);
@@ -174,11 +179,11 @@ impl FileReader {
                 return Err(error.with_digest(self.digest));
             }
         };
-        self.next += length;
+        self.next.advance(length);
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&data);
             // The last step is given out only if all were right.
-            if self.next == self.end {
+            if next + length == self.end {
                 if hasher.finish() != self.digest {
                     return Err(damaged(&self.store, &self.digest, self.place, data).await);
                 }

@@ -80,16 +80,27 @@ impl Framer {
             return None;
         }
         let payload = data.split_to(data.len().min(self.max_payload));
-        let prefix = match &self.last {
-            Some((len, prefix)) if *len == payload.len() => prefix.clone(),
+        let prefix = self.prefix(payload.len());
+        Some(Frame { prefix, payload })
+    }
+
+    /// The most payload of a message, in bytes.
+    pub fn max_payload(&self) -> usize {
+        self.max_payload
+    }
+
+    /// What stands before a payload of `length` bytes, at most
+    /// [`max_payload`](Self::max_payload).
+    pub fn prefix(&mut self, length: usize) -> Bytes {
+        match &self.last {
+            Some((last, prefix)) if *last == length => prefix.clone(),
             _ => {
                 // The payload is at most MAX_PAYLOAD long, so its length fits.
-                let prefix = prefix(self.field, payload.len() as u32);
-                self.last = Some((payload.len(), prefix.clone()));
+                let prefix = prefix(self.field, length as u32);
+                self.last = Some((length, prefix.clone()));
                 prefix
             }
-        };
-        Some(Frame { prefix, payload })
+        }
     }
 }
 
