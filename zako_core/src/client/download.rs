@@ -11,7 +11,7 @@ use zako_protobuf::transport::{BlobResource, DownloadRequest};
 use super::batch::wrong_bytes;
 use super::call::{self, Reply};
 use super::retry::Backoff;
-use super::session::Lane;
+use super::session::{Lane, Load};
 use super::{Client, within};
 use crate::cas::{Blob, CasError, ErrorKind, Result};
 use crate::transport::grpc::{DecodeLimits, DownloadDecoder};
@@ -176,9 +176,10 @@ impl Download {
             }),
         };
         let limit = self.client.options().call_timeout;
+        let load = Load::of(self.range.end - self.next);
         let client = self.client.clone();
         client
-            .on_lane(&mut self.backoff, |lane| {
+            .on_lane_for(load, &mut self.backoff, |lane| {
                 let body = call::one_message(&request);
                 within(limit, async move {
                     let (http2, token) = (lane.http2(), lane.token());

@@ -45,7 +45,7 @@ pub use url::{DEFAULT_PORT, ServerUrl};
 use self::dial::Http2;
 use self::pool::Pool;
 use self::retry::Backoff;
-use self::session::Lane;
+use self::session::{Lane, Load};
 use crate::cas::{CasError, ErrorKind, Result};
 
 /// A client of one server: a [`Cas`](crate::cas::Cas) whose blobs lie there.
@@ -87,7 +87,7 @@ impl Client {
     pub async fn connect(url: &ServerUrl, options: ClientOptions) -> Result<Self> {
         let options = options.bounded();
         let pool = Pool::new(url.clone(), options.clone());
-        drop(pool.lane().await?);
+        drop(pool.lane(Load::Light).await?);
         Ok(Self(Arc::new(Inner { pool, options })))
     }
 
@@ -139,9 +139,17 @@ impl Client {
         F: Fn(Lane) -> Fut,
         Fut: Future<Output = Result<T>>,
     {
+        self.on_lane_for(Load::Light, backoff, call).await
+    }
+
+    async fn on_lane_for<T, F, Fut>(&self, load: Load, backoff: &mut Backoff, call: F) -> Result<T>
+    where
+        F: Fn(Lane) -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
         let mut renewed = false;
         loop {
-            let error = match self.0.pool.lane().await {
+            let error = match self.0.pool.lane(load).await {
                 Ok(lane) => {
                     let seat = lane.seat();
                     match call(lane).await {

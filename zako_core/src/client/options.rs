@@ -27,8 +27,9 @@ pub struct ClientOptions {
     pub idle_timeout: Duration,
     /// How often, and after which pauses, what failed in passing is tried again.
     pub retry: RetryPolicy,
-    /// The most connections to the server. Another one is opened when the streams
-    /// that the server recommends for one are all in use.
+    /// The most connections to the server (4). Another one is opened when the streams
+    /// that the server recommends for one are all in use, and for each further blob of
+    /// 8 MiB or more that moves at once: one connection is the work of one core.
     pub max_connections: usize,
     /// How bytes move.
     pub transport: TransportChoice,

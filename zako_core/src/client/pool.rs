@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use super::ClientOptions;
 use super::dial::Http2;
 use super::entry::Unusable;
-use super::session::{Connection, Lane, Session};
+use super::session::{Connection, Lane, Load, Session};
 use super::url::ServerUrl;
 use crate::cas::Result;
 
 /// The connections of a client: one at first, more when its streams are all in
-/// use, a new one where one broke.
+/// use or when heavy loads would share it, a new one where one broke.
 #[derive(Debug)]
 pub(super) struct Pool {
     url: ServerUrl,
@@ -72,18 +72,27 @@ impl Pool {
     }
 
     /// A stream of a session, as soon as one is free.
-    pub(super) async fn lane(&self) -> Result<Lane> {
+    pub(super) async fn lane(&self, load: Load) -> Result<Lane> {
         loop {
             let live = self.live();
-            if let Some(lane) = free_lane(&live) {
+            let free = match load {
+                Load::Light => free_lane(&live),
+                Load::Heavy => lane_alone(&live),
+            };
+            if let Some(lane) = free {
                 return Ok(lane);
             }
             if let Some(connection) = live.iter().find(|one| one.current().is_none()) {
                 self.negotiate(connection, live.len() > 1).await?;
                 continue;
             }
-            if live.len() < self.options.max_connections && self.grow(live.len()).await? {
+            if live.len() < self.options.max_connections && self.grow(live.len(), load).await? {
                 continue;
+            }
+            if load == Load::Heavy
+                && let Some(lane) = shared_lane(&live)
+            {
+                return Ok(lane);
             }
             let least = self
                 .live()
@@ -91,7 +100,7 @@ impl Pool {
                 .filter_map(|one| Some((one.current()?, one)))
                 .min_by_key(|(session, _)| session.waiting.load(Ordering::Relaxed));
             if let Some((session, connection)) = least
-                && let Some(lane) = session.wait_lane(&connection).await
+                && let Some(lane) = session.wait_lane(&connection, load).await
                 && !connection.is_retired()
             {
                 return Ok(lane);
@@ -101,11 +110,11 @@ impl Pool {
 
     /// Opens another connection than the `known` ones; `false` if there is no
     /// hope for one at the moment.
-    async fn grow(&self, known: usize) -> Result<bool> {
+    async fn grow(&self, known: usize, load: Load) -> Result<bool> {
         let mut growth = self.opening.lock().await;
         let live = self.live();
         // Someone else opened one, or a stream became free meanwhile.
-        if live.len() != known || has_room(&live) {
+        if live.len() != known || has_room(&live, load) {
             return Ok(true);
         }
         if growth.not_before.is_some_and(|then| Instant::now() < then) && known > 0 {
@@ -165,11 +174,26 @@ impl Pool {
 /// A free stream of the session that has most of them.
 fn free_lane(live: &[Arc<Connection>]) -> Option<Lane> {
     let (session, connection) = sessions(live).max_by_key(|(session, _)| session.available())?;
-    session.try_lane(connection)
+    session.try_lane(connection, Load::Light)
 }
 
-fn has_room(live: &[Arc<Connection>]) -> bool {
-    sessions(live).any(|(session, _)| session.available() > 0)
+/// A free stream of a session without a heavy load.
+fn lane_alone(live: &[Arc<Connection>]) -> Option<Lane> {
+    sessions(live).find_map(|(session, connection)| session.try_lane_alone(connection))
+}
+
+/// A free stream of the session with the fewest heavy loads.
+fn shared_lane(live: &[Arc<Connection>]) -> Option<Lane> {
+    let (session, connection) = sessions(live)
+        .filter(|(session, _)| session.available() > 0)
+        .min_by_key(|(session, _)| session.heavy())?;
+    session.try_lane(connection, Load::Heavy)
+}
+
+fn has_room(live: &[Arc<Connection>], load: Load) -> bool {
+    sessions(live).any(|(session, _)| {
+        session.available() > 0 && (load == Load::Light || session.heavy() == 0)
+    })
 }
 
 fn sessions(live: &[Arc<Connection>]) -> impl Iterator<Item = (Arc<Session>, &Arc<Connection>)> {

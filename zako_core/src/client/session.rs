@@ -35,6 +35,16 @@ pub(super) struct Session {
     streams: Arc<Semaphore>,
     recommended: usize,
     pub(super) waiting: AtomicUsize,
+    heavy: AtomicUsize,
+}
+
+/// What a stream is taken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    Light,
+    /// So much that a connection's one thread on either side would hold it up beside
+    /// another such load.
+    Heavy,
 }
 
 /// The right to one stream of a session, until it is dropped.
@@ -42,7 +52,12 @@ pub(super) struct Session {
 pub(super) struct Lane {
     seat: Seat,
     _permit: OwnedSemaphorePermit,
+    _heavy: Option<Heavy>,
 }
+
+/// Counts a heavy load of a session, until it is dropped.
+#[derive(Debug)]
+struct Heavy(Arc<Session>);
 
 /// A session and its connection.
 #[derive(Clone, Debug)]
@@ -132,6 +147,7 @@ impl Session {
             streams: Arc::new(Semaphore::new(streams)),
             recommended: streams,
             waiting: AtomicUsize::new(0),
+            heavy: AtomicUsize::new(0),
         }
     }
 
@@ -143,14 +159,35 @@ impl Session {
         self.streams.available_permits()
     }
 
+    /// The heavy loads under way.
+    pub(super) fn heavy(&self) -> usize {
+        self.heavy.load(Ordering::Relaxed)
+    }
+
     /// A stream that is free at once.
-    pub(super) fn try_lane(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<Lane> {
+    pub(super) fn try_lane(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        load: Load,
+    ) -> Option<Lane> {
         let permit = self.streams.clone().try_acquire_owned().ok()?;
-        Some(self.lane(connection, permit))
+        let heavy = (load == Load::Heavy).then(|| Heavy::another(self));
+        Some(self.lane(connection, permit, heavy))
+    }
+
+    /// A stream for a heavy load that is free at once, if there is no other such load.
+    pub(super) fn try_lane_alone(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<Lane> {
+        let heavy = Heavy::only(self)?;
+        let permit = self.streams.clone().try_acquire_owned().ok()?;
+        Some(self.lane(connection, permit, Some(heavy)))
     }
 
     /// The next stream that is free; `None` if the session ends before.
-    pub(super) async fn wait_lane(self: &Arc<Self>, connection: &Arc<Connection>) -> Option<Lane> {
+    pub(super) async fn wait_lane(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        load: Load,
+    ) -> Option<Lane> {
         struct Waiting<'a>(&'a AtomicUsize);
         impl Drop for Waiting<'_> {
             fn drop(&mut self) {
@@ -160,17 +197,58 @@ impl Session {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let _waiting = Waiting(&self.waiting);
         let permit = self.streams.clone().acquire_owned().await.ok()?;
-        Some(self.lane(connection, permit))
+        let heavy = (load == Load::Heavy).then(|| Heavy::another(self));
+        Some(self.lane(connection, permit, heavy))
     }
 
-    fn lane(self: &Arc<Self>, connection: &Arc<Connection>, permit: OwnedSemaphorePermit) -> Lane {
+    fn lane(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        permit: OwnedSemaphorePermit,
+        heavy: Option<Heavy>,
+    ) -> Lane {
         Lane {
             seat: Seat {
                 connection: connection.clone(),
                 session: self.clone(),
             },
             _permit: permit,
+            _heavy: heavy,
         }
+    }
+}
+
+impl Load {
+    /// Moving fewer bytes takes less time than opening a connection may.
+    const HEAVY: u64 = 8 << 20;
+
+    /// That of moving so many bytes.
+    pub(super) fn of(bytes: u64) -> Self {
+        match bytes < Self::HEAVY {
+            true => Self::Light,
+            false => Self::Heavy,
+        }
+    }
+}
+
+impl Heavy {
+    fn another(session: &Arc<Session>) -> Self {
+        session.heavy.fetch_add(1, Ordering::Relaxed);
+        Self(session.clone())
+    }
+
+    fn only(session: &Arc<Session>) -> Option<Self> {
+        let count = &session.heavy;
+        count
+            .compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed)
+            .ok()?;
+        Some(Self(session.clone()))
+    }
+}
+
+impl Drop for Heavy {
+    fn drop(&mut self) {
+        self.0.heavy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

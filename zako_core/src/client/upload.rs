@@ -12,7 +12,7 @@ use zako_protobuf::range::BlobRange as ProtoRange;
 use zako_protobuf::transport::{BlobResource, UploadRequest, UploadResponse, upload_request};
 
 use super::outgoing::{Chunks, Outgoing, Step};
-use super::session::Seat;
+use super::session::{Load, Seat};
 use super::{Client, call, on_the_way, within};
 use crate::Digest;
 use crate::cas::{BlobWriter, Cas, CasError, ErrorKind, Lease, Result, Stored};
@@ -133,7 +133,8 @@ impl Client {
 
     /// Begins a call that sends what the writer gets.
     async fn send_from(&self, upload: &mut Upload) -> Result<()> {
-        let lane = self.0.pool.lane().await?;
+        let load = Load::of(upload.digest.size().saturating_sub(upload.held));
+        let lane = self.0.pool.lane(load).await?;
         let (steps, receiver) = mpsc::channel(QUEUE);
         let metadata = frame::message(&metadata(&upload.digest, upload.held))?;
         let body = Chunks::new(metadata, self.options().message_bytes, receiver);

@@ -1,0 +1,139 @@
+//! How many connections a client opens for what moves at once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::field_reassign_with_default,
+    missing_docs
+)]
+
+mod client_support;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use client_support::{Running, any_port, noise, quick};
+use futures::StreamExt;
+use zako_core::BlobRange;
+use zako_core::cas::{Blob, Cas, CasExt};
+use zako_core::client::Client;
+use zako_core::server::ServerOptions;
+use zako_core::store::MemoryStore;
+use zako_digest::hash;
+
+const ROOM: u64 = 256 << 20;
+const LARGE: usize = 9 << 20;
+const SMALL: usize = 2 << 20;
+
+struct Setup {
+    _server: Running,
+    client: Client,
+    large: Bytes,
+    small: Bytes,
+}
+
+impl Setup {
+    async fn new(most: usize, options: ServerOptions) -> Self {
+        let store = MemoryStore::new(ROOM);
+        let (large, small) = (noise(1, LARGE), noise(2, SMALL));
+        store.put_bytes(large.clone()).await.unwrap();
+        store.put_bytes(small.clone()).await.unwrap();
+        let server = Running::start(Arc::new(store), &any_port(), options).await;
+        let mut options = quick();
+        options.max_connections = most;
+        let client = Client::connect(&server.url, options).await.unwrap();
+        Self {
+            _server: server,
+            client,
+            large,
+            small,
+        }
+    }
+
+    async fn open(&self, data: &Bytes) -> Blob {
+        let digest = hash::bytes(data);
+        self.client.fetch(&digest, BlobRange::FULL).await.unwrap()
+    }
+
+    async fn sessions(&self) -> u64 {
+        self.client.status().await.unwrap().sessions
+    }
+}
+
+async fn read(mut blob: Blob) -> Vec<u8> {
+    let mut data = Vec::new();
+    while let Some(step) = blob.next().await {
+        data.extend_from_slice(&step.unwrap());
+    }
+    data
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_blobs_have_a_connection_each_up_to_the_limit() {
+    let setup = Setup::new(3, ServerOptions::default()).await;
+    let mut open = Vec::new();
+    for sessions in [1, 2, 3, 3, 3] {
+        open.push(setup.open(&setup.large).await);
+        assert_eq!(setup.sessions().await, sessions);
+    }
+    for blob in open {
+        assert!(read(blob).await == setup.large);
+    }
+    // What is free is used again.
+    let again = [
+        setup.open(&setup.large).await,
+        setup.open(&setup.large).await,
+    ];
+    assert_eq!(setup.sessions().await, 3);
+    for blob in again {
+        assert!(read(blob).await == setup.large);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_who_begin_at_once_get_one_each() {
+    let setup = Setup::new(4, ServerOptions::default()).await;
+    let tasks = [(); 4].map(|()| setup.open(&setup.large));
+    let open = futures::future::join_all(tasks).await;
+    assert_eq!(setup.sessions().await, 4);
+    drop(open);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_count_too() {
+    let setup = Setup::new(4, ServerOptions::default()).await;
+    let _down = setup.open(&setup.large).await;
+    let new = noise(3, LARGE);
+    let mut up = setup.client.writer(&hash::bytes(&new), 0).await.unwrap();
+    assert_eq!(setup.sessions().await, 2);
+    up.write(new).await.unwrap();
+    up.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn smaller_blobs_share() {
+    let setup = Setup::new(4, ServerOptions::default()).await;
+    let large = setup.open(&setup.large).await;
+    let small = setup.open(&setup.small).await;
+    let part = BlobRange::new(0, SMALL as u64);
+    let digest = hash::bytes(&setup.large);
+    let part = setup.client.fetch(&digest, part).await.unwrap();
+    assert_eq!(setup.sessions().await, 1);
+    assert!(read(large).await == setup.large);
+    assert!(read(small).await == setup.small);
+    assert!(read(part).await == setup.large[..SMALL]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_no_more_connections_serves_all_on_one() {
+    let mut options = ServerOptions::default();
+    options.max_connections = 1;
+    let setup = Setup::new(4, options).await;
+    let open = [
+        setup.open(&setup.large).await,
+        setup.open(&setup.large).await,
+    ];
+    assert_eq!(setup.sessions().await, 1);
+    for blob in open {
+        assert!(read(blob).await == setup.large);
+    }
+}
