@@ -10,7 +10,8 @@ use zako_core::client::Client;
 use zako_core::{BlobRange, Digest};
 
 use crate::Outcome;
-use crate::limits;
+use crate::iperf3;
+use crate::limits::{self, Limit};
 use crate::process::{Cost, Server};
 use crate::report::Report;
 use crate::run::Run;
@@ -33,12 +34,20 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
     let tcp = limits::tcp(bytes, None)?;
     let read = limits::tcp(bytes, Some(&file))?;
     std::fs::remove_file(file)?;
-    for (name, limit) in [
-        ("BLAKE3, one thread", hash),
-        ("write and fdatasync", disk),
-        ("TCP over loopback", tcp),
-        ("TCP over loopback, from a file", read),
+    // A process that runs for longer: its start and its connection count, too.
+    let iperf3_bytes = bytes * 4;
+    let iperf3 = iperf3::loopback(iperf3_bytes)?;
+    if iperf3.is_none() {
+        eprintln!("iperf3 is not installed: going on without what is compared with it");
+    }
+    for (name, limit, bytes) in [
+        ("BLAKE3, one thread", Some(hash), bytes),
+        ("write and fdatasync", Some(disk), bytes),
+        ("TCP over loopback", Some(tcp), bytes),
+        ("TCP over loopback, from a file", Some(read), bytes),
+        ("iperf3 over loopback", iperf3, iperf3_bytes),
     ] {
+        let Some(limit) = limit else { continue };
         let mut cells = vec![
             ("GB/s", limit.rate / 1e9),
             ("CPU-s/GiB", limit.sender * GIB / bytes as f64),
@@ -48,6 +57,14 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
         }
         report.add(limits::TITLE, name, &cells);
     }
+    let over_tcp: Vec<(&'static str, Limit)> = [
+        ("÷ iperf3", iperf3),
+        ("÷ TCP", Some(tcp)),
+        ("÷ file to TCP", Some(read)),
+    ]
+    .into_iter()
+    .filter_map(|(name, limit)| Some((name, limit?)))
+    .collect();
 
     for (name, streams, durability) in [
         ("put, 4 streams", 4, "immediate"),
@@ -57,9 +74,8 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
         let store = run.new_folder()?;
         let server = Server::start(run, store.path(), &["--durability", durability])?;
         let cost = put(&server, blobs, streams).await?;
-        add(report, name, bytes, cost, &[("÷ disk", disk.rate)]);
+        add(report, name, bytes, cost, &[("÷ disk", disk)]);
         if streams == 1 {
-            let over_tcp = [("÷ TCP", tcp.rate), ("÷ file to TCP", read.rate)];
             let cost = get(&server, blobs, 1, false).await?;
             add(
                 report,
@@ -88,7 +104,7 @@ fn add(
     name: &'static str,
     bytes: u64,
     cost: Cost,
-    limits: &[(&'static str, f64)],
+    limits: &[(&'static str, Limit)],
 ) {
     let gib = bytes as f64 / GIB;
     let rate = bytes as f64 / cost.wall;
@@ -98,7 +114,11 @@ fn add(
         ("client CPU-s/GiB", cost.client / gib),
         ("server's peak, MiB", cost.peak as f64 / MIB),
     ];
-    cells.extend(limits.iter().map(|(name, limit)| (*name, rate / limit)));
+    cells.extend(
+        limits
+            .iter()
+            .map(|(name, limit)| (*name, rate / limit.rate)),
+    );
     report.add(TITLE, name, &cells);
 }
 

@@ -156,15 +156,26 @@ impl Meter<'_> {
     }
 }
 
-/// What a process (its number, or "self") used, its ended threads included.
-pub(crate) fn usage(process: &str) -> Outcome<Usage> {
+/// CPU seconds of all children that have been waited for.
+pub(crate) fn children_cpu() -> Outcome<f64> {
+    cpu("self", 13)
+}
+
+/// CPU seconds from the two fields of a process's `stat`, counted after its name,
+/// that begin at `field`.
+fn cpu(process: &str, field: usize) -> Outcome<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The name, in parentheses, may hold anything; numbers follow.
     let fields = stat.rsplit_once(')').ok_or("no name in stat")?.1;
     let mut ticks = 0;
-    for field in fields.split_whitespace().skip(11).take(2) {
+    for field in fields.split_whitespace().skip(field).take(2) {
         ticks += field.parse::<u64>()?;
     }
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// What a process (its number, or "self") used, its ended threads included.
+pub(crate) fn usage(process: &str) -> Outcome<Usage> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let kib = |name: &str| -> Outcome<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -172,7 +183,7 @@ pub(crate) fn usage(process: &str) -> Outcome<Usage> {
         Ok(number.ok_or("a line of status is absent")?.parse()?)
     };
     Ok(Usage {
-        cpu: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        cpu: cpu(process, 11)?,
         resident: kib("VmRSS:")? * 1024,
         peak: kib("VmHWM:")? * 1024,
     })

@@ -1,0 +1,58 @@
+//! First in, first out.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::Policy;
+use crate::trace::Request;
+
+pub struct Fifo {
+    left: u64,
+    capacity: u64,
+    order: VecDeque<(u64, u64)>,
+    present: HashSet<u64>,
+}
+
+impl Fifo {
+    pub fn new(capacity: u64) -> Self {
+        Self {
+            left: capacity,
+            capacity,
+            order: VecDeque::new(),
+            present: HashSet::new(),
+        }
+    }
+}
+
+impl Policy for Fifo {
+    fn request(&mut self, request: Request) -> bool {
+        let Request { key, size, .. } = request;
+        if self.present.contains(&key) {
+            return true;
+        }
+        if size > self.capacity {
+            return false;
+        }
+        while self.left < size
+            && let Some((key, size)) = self.order.pop_front()
+        {
+            self.present.remove(&key);
+            self.left += size;
+        }
+        self.left -= size;
+        self.order.push_back((key, size));
+        self.present.insert(key);
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tests::hits;
+
+    #[test]
+    fn a_use_saves_nothing() {
+        // D drives out A, which was used most; A drives out B, B drives out C.
+        assert_eq!(hits(&mut Fifo::new(3), "abcaabdabd"), "aabd");
+    }
+}
