@@ -39,6 +39,13 @@ pub(super) struct Trailer {
     checksum: u32,
 }
 
+/// A footer's entries, read in pieces. Until all are read, none is to be believed.
+pub(super) struct Entries<'a> {
+    trailer: &'a Trailer,
+    crc: crc32fast::Hasher,
+    read: usize,
+}
+
 impl FooterEntry {
     /// The blob that a blob record is of.
     pub(super) fn digest(&self) -> Digest {
@@ -105,14 +112,20 @@ impl Trailer {
     }
 
     /// `None` if these are not the entries that the trailer was written for.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn decode_entries(&self, bytes: &[u8]) -> Option<Vec<FooterEntry>> {
-        if bytes.len() != self.entries_len() || crc32fast::hash(bytes) != self.checksum {
-            return None;
+        let mut entries = self.entries();
+        let decoded = entries.next(bytes).collect();
+        entries.are_whole().then_some(decoded).flatten()
+    }
+
+    /// A reading of the entries that the trailer was written for.
+    pub(super) fn entries(&self) -> Entries<'_> {
+        Entries {
+            trailer: self,
+            crc: crc32fast::Hasher::new(),
+            read: 0,
         }
-        bytes
-            .chunks_exact(ENTRY_LEN)
-            .map(|bytes| self.decode_entry(bytes))
-            .collect()
     }
 
     fn decode_entry(&self, bytes: &[u8]) -> Option<FooterEntry> {
@@ -140,6 +153,23 @@ impl Trailer {
             && header + HEADER_LEN as u64 + u64::from(entry.length) <= self.start
             && entry.length <= longest;
         plausible.then_some(entry)
+    }
+}
+
+impl Entries<'_> {
+    /// The next entries, as many as these bytes have whole; `None` for one that can't be.
+    pub(super) fn next(&mut self, bytes: &[u8]) -> impl Iterator<Item = Option<FooterEntry>> {
+        self.crc.update(bytes);
+        self.read += bytes.len();
+        bytes.chunks(ENTRY_LEN).map(|bytes| match bytes.len() {
+            ENTRY_LEN => self.trailer.decode_entry(bytes),
+            _ => None,
+        })
+    }
+
+    /// Whether all entries were read, and are those that were written.
+    pub(super) fn are_whole(self) -> bool {
+        self.read == self.trailer.entries_len() && self.crc.finalize() == self.trailer.checksum
     }
 }
 

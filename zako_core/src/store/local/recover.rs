@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::appender::Active;
 use super::eviction::{Ghosts, Queues, Unit};
-use super::footer::{ENTRY_LEN, FooterEntry, TRAILER_LEN};
+use super::footer::{ENTRY_LEN, FooterEntry, MOST_RECORDS, TRAILER_LEN, Trailer};
 use super::index::{Index, MOST_BLOB, Place};
 use super::io::Backend;
 use super::large::{LargeFiles, disk_bytes};
@@ -41,12 +41,32 @@ pub(super) struct OpenSegments {
     pub(super) main: Option<Active>,
 }
 
-/// A segment with what its footer or a scan says is in it.
+/// A segment with what is known to be in it.
 struct Loaded {
     segment: Arc<Segment>,
-    entries: Vec<FooterEntry>,
-    /// The end of its records.
+    listed: Listed,
+    /// How many records it has.
+    count: usize,
+    /// The end of them.
     end: u64,
+}
+
+/// Where a segment's entries are.
+enum Listed {
+    /// In its footer, which was whole when it was read first.
+    Footer(Trailer),
+    /// In memory: a scan found them, and could not write a footer.
+    Scanned(Vec<FooterEntry>),
+}
+
+/// What all segments together say.
+#[derive(Default)]
+struct Seen {
+    /// The records of blobs.
+    blobs: usize,
+    last_sequence: u64,
+    /// The latest tombstone of each blob that has one.
+    tombstones: HashMap<Hash, u64>,
 }
 
 /// Ghosts that are remembered.
@@ -148,27 +168,25 @@ pub(super) fn contents(shared: &Shared) -> Result<OpenSegments> {
     let mut units: Vec<(SystemTime, Stream, Unit)> = Vec::new();
     recover_large(shared, &mut units)?;
 
-    let mut loaded = load_segments(shared, &mut units)?;
-    let mut tombstones: HashMap<Hash, u64> = HashMap::new();
-    let mut last_sequence = 0;
-    for entry in loaded.iter().flat_map(|loaded| &loaded.entries) {
-        last_sequence = last_sequence.max(entry.sequence);
-        if entry.kind == RecordKind::Tombstone {
-            let latest = tombstones.entry(entry.hash).or_default();
-            *latest = entry.sequence.max(*latest);
-        }
-    }
-    shared.sequence.store(last_sequence + 1, Ordering::Relaxed);
+    // Twice through the footers, since a tombstone voids records of any segment;
+    // to keep them in memory meanwhile would cost as much again as the index.
+    let mut seen = Seen::default();
+    let mut loaded = load_segments(shared, &mut units, &mut seen)?;
+    shared
+        .sequence
+        .store(seen.last_sequence + 1, Ordering::Relaxed);
+    shared.index.reserve(seen.blobs);
     for loaded in &loaded {
-        index_segment(shared, loaded, &tombstones);
+        index_segment(shared, loaded, &seen.tombstones)?;
     }
+    drop(seen);
 
     shared
         .partials
         .discard_where(|digest| shared.index.contains(digest));
 
-    let probation = take_open_segment(shared, &mut loaded, &mut units, Stream::Probation);
-    let main = take_open_segment(shared, &mut loaded, &mut units, Stream::Main);
+    let probation = take_open_segment(shared, &mut loaded, &mut units, Stream::Probation)?;
+    let main = take_open_segment(shared, &mut loaded, &mut units, Stream::Main)?;
     for rest in &loaded {
         rest.segment.set_sealed(true);
     }
@@ -216,6 +234,7 @@ fn recover_large(shared: &Shared, units: &mut Vec<(SystemTime, Stream, Unit)>) -
 fn load_segments(
     shared: &Shared,
     units: &mut Vec<(SystemTime, Stream, Unit)>,
+    seen: &mut Seen,
 ) -> Result<Vec<Loaded>> {
     let dir = shared.segments.dir();
     let files = shared
@@ -241,7 +260,7 @@ fn load_segments(
             }
             continue;
         };
-        let loaded = load(segment)?;
+        let loaded = load(segment, seen)?;
         let unit = Unit::Segment(loaded.segment.id);
         units.push((file.modified, loaded.segment.stream, unit));
         shared.segments.add(Arc::clone(&loaded.segment));
@@ -251,72 +270,129 @@ fn load_segments(
     Ok(all)
 }
 
-fn load(segment: Arc<Segment>) -> Result<Loaded> {
-    let (entries, end) = match segment.read_footer()? {
-        Some(footer) => footer,
-        None => {
-            let found = scan(&segment)?;
-            if found.damaged > 0 {
-                tracing::warn!(
-                    segment = segment.id,
-                    records = found.damaged,
-                    "a segment without a footer has records that are not whole"
-                );
-            }
-            let wrap = |error| CasError::io("recovering a segment", &segment.path, error);
-            if segment.file.length().map_err(wrap)? != found.end {
-                segment.file.set_len(found.end).map_err(wrap)?;
-            }
-            // What was just read may be in memory only: a record that was written
-            // and not synced when the process was killed.
-            segment.file.sync_data().map_err(wrap)?;
-            // A footer makes the next opening fast. On a full disk the store has to
-            // open all the same, to make room.
-            if let Err(error) = segment.write_footer(&found.entries, found.end) {
-                tracing::warn!(%error, "a segment was left without a footer");
-                let _ = segment.file.set_len(found.end);
-            }
-            (found.entries, found.end)
+fn load(segment: Arc<Segment>, seen: &mut Seen) -> Result<Loaded> {
+    if let Some(trailer) = segment.read_trailer()? {
+        let mut its = Seen::default();
+        if segment.read_entries(&trailer, |entry| its.note(&segment, &entry))? {
+            seen.merge(its);
+            return Ok(Loaded {
+                count: trailer.count as usize,
+                end: trailer.start,
+                listed: Listed::Footer(trailer),
+                segment,
+            });
         }
-    };
-    for entry in &entries {
-        segment.note_sequence(entry.sequence);
+        segment.forget_sequences();
     }
+    let found = scan(&segment)?;
+    if found.damaged > 0 {
+        tracing::warn!(
+            segment = segment.id,
+            records = found.damaged,
+            "a segment without a footer has records that are not whole"
+        );
+    }
+    let wrap = |error| CasError::io("recovering a segment", &segment.path, error);
+    if segment.file.length().map_err(wrap)? != found.end {
+        segment.file.set_len(found.end).map_err(wrap)?;
+    }
+    // What was just read may be in memory only: a record that was written
+    // and not synced when the process was killed.
+    segment.file.sync_data().map_err(wrap)?;
+    for entry in &found.entries {
+        seen.note(&segment, entry);
+    }
+    // A footer makes the next opening fast. On a full disk the store has to
+    // open all the same, to make room.
+    let written = segment
+        .write_footer(&found.entries, found.end)
+        .inspect_err(|error| {
+            tracing::warn!(%error, "a segment was left without a footer");
+            let _ = segment.file.set_len(found.end);
+        });
+    let trailer = match written {
+        Ok(_) => segment.read_trailer()?,
+        Err(_) => None,
+    };
     Ok(Loaded {
+        count: found.entries.len(),
+        end: found.end,
+        listed: match trailer {
+            Some(trailer) => Listed::Footer(trailer),
+            None => Listed::Scanned(found.entries),
+        },
         segment,
-        entries,
-        end,
     })
 }
 
-fn index_segment(shared: &Shared, loaded: &Loaded, tombstones: &HashMap<Hash, u64>) {
+impl Seen {
+    fn note(&mut self, segment: &Segment, entry: &FooterEntry) {
+        segment.note_sequence(entry.sequence);
+        self.last_sequence = self.last_sequence.max(entry.sequence);
+        match entry.kind {
+            RecordKind::Blob => self.blobs += 1,
+            RecordKind::Tombstone => self.bury(entry.hash, entry.sequence),
+        }
+    }
+
+    fn bury(&mut self, hash: Hash, sequence: u64) {
+        let latest = self.tombstones.entry(hash).or_default();
+        *latest = sequence.max(*latest);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.blobs += other.blobs;
+        self.last_sequence = self.last_sequence.max(other.last_sequence);
+        for (hash, sequence) in other.tombstones {
+            self.bury(hash, sequence);
+        }
+    }
+}
+
+impl Loaded {
+    /// Each of its entries.
+    fn for_each(&self, mut each: impl FnMut(&FooterEntry)) -> Result<()> {
+        match &self.listed {
+            Listed::Scanned(entries) => entries.iter().for_each(each),
+            Listed::Footer(trailer) => {
+                if !self.segment.read_entries(trailer, |entry| each(&entry))? {
+                    let text = "a footer was read twice and differed; opening again scans it";
+                    let error = CasError::new(ErrorKind::Io, text);
+                    return Err(error.with_path(&self.segment.path));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn index_segment(shared: &Shared, loaded: &Loaded, tombstones: &HashMap<Hash, u64>) -> Result<()> {
     let segment = &loaded.segment;
     // From where the records end, not from their lengths: damaged ones between them
     // take their place, too.
-    let length = loaded.end + (loaded.entries.len() * ENTRY_LEN + TRAILER_LEN) as u64;
-    for entry in &loaded.entries {
+    let length = loaded.end + (loaded.count * ENTRY_LEN + TRAILER_LEN) as u64;
+    loaded.for_each(|entry| {
         let buried = tombstones
             .get(&entry.hash)
             .is_some_and(|sequence| *sequence > entry.sequence);
         if entry.kind != RecordKind::Blob || buried {
-            continue;
+            return;
         }
         let digest = entry.digest();
-        // A second copy, left by a move that a crash interrupted: the same bytes.
-        if shared.index.contains(&digest) {
-            segment.note_strays();
-        } else {
-            let offset = entry.offset;
-            let place = Place::Record {
-                segment: segment.id,
-                offset,
-            };
-            shared.index.insert(&digest, place);
+        let place = Place::Record {
+            segment: segment.id,
+            offset: entry.offset,
+        };
+        if shared.index.insert_absent(&digest, place) {
             segment.add_live(record_len(digest.size()));
+        } else {
+            // A second copy, left by a move that a crash interrupted: the same bytes.
+            segment.note_strays();
         }
-    }
+    })?;
     segment.set_length(length);
     shared.space.add(length);
+    Ok(())
 }
 
 /// The newest segment of a stream, to append to, if it has room worth the while.
@@ -325,25 +401,26 @@ fn take_open_segment(
     loaded: &mut Vec<Loaded>,
     units: &mut Vec<(SystemTime, Stream, Unit)>,
     stream: Stream,
-) -> Option<Active> {
+) -> Result<Option<Active>> {
     let newest = loaded
         .iter()
-        .rposition(|loaded| loaded.segment.stream == stream)?;
-    if loaded[newest].end > shared.sizes.segment / 2 {
-        return None;
+        .rposition(|loaded| loaded.segment.stream == stream);
+    let Some(newest) = newest else {
+        return Ok(None);
+    };
+    if loaded[newest].end > shared.sizes.segment / 2 || loaded[newest].count > MOST_RECORDS / 2 {
+        return Ok(None);
     }
-    let Loaded {
-        segment,
-        entries,
-        end,
-    } = loaded.remove(newest);
+    let mut entries = Vec::with_capacity(loaded[newest].count);
+    loaded[newest].for_each(|entry| entries.push(*entry))?;
+    let Loaded { segment, end, .. } = loaded.remove(newest);
     // The footer goes first: what is appended must not be read as one.
     if let Err(error) = segment.file.set_len(end) {
         tracing::warn!(segment = segment.id, %error, "a segment can't be appended to");
         segment.set_sealed(true);
-        return None;
+        return Ok(None);
     }
     let unit = Unit::Segment(segment.id);
     units.retain(|(_, _, other)| *other != unit);
-    Some(Active::new(segment, entries, end))
+    Ok(Some(Active::new(segment, entries, end)))
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-use super::footer::{self, FooterEntry, TRAILER_LEN, Trailer};
+use super::footer::{self, ENTRY_LEN, FooterEntry, TRAILER_LEN, Trailer};
 use super::io::{Access, Backend, BackendFile, read_exact_at, write_all_at};
 use super::record::{HEADER_LEN, SegmentHeader, Stream};
 use crate::cas::{CasError, Result};
@@ -42,6 +42,9 @@ pub(super) struct SegmentTable {
     segments: RwLock<HashMap<u32, Arc<Segment>>>,
     next: AtomicU32,
 }
+
+/// The bytes of a footer that are read at once: whole entries.
+const FOOTER_STEP: usize = 1024 * ENTRY_LEN;
 
 impl Segment {
     fn new(
@@ -82,6 +85,17 @@ impl Segment {
     /// The entries of a sealed segment and the end of its records; `None` if it
     /// has no whole footer.
     pub(super) fn read_footer(&self) -> Result<Option<(Vec<FooterEntry>, u64)>> {
+        let Some(trailer) = self.read_trailer()? else {
+            return Ok(None);
+        };
+        // Trailers have a checksum, and list at most MOST_RECORDS.
+        let mut entries = Vec::with_capacity(trailer.count as usize);
+        let whole = self.read_entries(&trailer, |entry| entries.push(entry))?;
+        Ok(whole.then_some((entries, trailer.start)))
+    }
+
+    /// The end of a footer; `None` if the segment doesn't end in one.
+    pub(super) fn read_trailer(&self) -> Result<Option<Trailer>> {
         let wrap = |error| CasError::io("reading a segment's footer", &self.path, error);
         let length = self.file.length().map_err(wrap)?;
         let Some(trailer_at) = length.checked_sub(TRAILER_LEN as u64) else {
@@ -89,14 +103,35 @@ impl Segment {
         };
         let mut trailer = [0; TRAILER_LEN];
         read_exact_at(&*self.file, &mut trailer, trailer_at).map_err(wrap)?;
-        let Some(trailer) = Trailer::decode(&trailer, self.epoch, length) else {
-            return Ok(None);
-        };
-        let mut entries = vec![0; trailer.entries_len()];
-        read_exact_at(&*self.file, &mut entries, trailer.start).map_err(wrap)?;
-        Ok(trailer
-            .decode_entries(&entries)
-            .map(|entries| (entries, trailer.start)))
+        Ok(Trailer::decode(&trailer, self.epoch, length))
+    }
+
+    /// Reads the entries of a footer piece by piece, so that it takes no memory.
+    ///
+    /// Whether the footer is whole. If not, what `each` was given is not to be
+    /// believed.
+    pub(super) fn read_entries(
+        &self,
+        trailer: &Trailer,
+        mut each: impl FnMut(FooterEntry),
+    ) -> Result<bool> {
+        let wrap = |error| CasError::io("reading a segment's footer", &self.path, error);
+        let mut buffer = vec![0; trailer.entries_len().min(FOOTER_STEP)];
+        let mut entries = trailer.entries();
+        let (mut at, mut left) = (trailer.start, trailer.entries_len());
+        while left > 0 {
+            let piece = &mut buffer[..left.min(FOOTER_STEP)];
+            read_exact_at(&*self.file, piece, at).map_err(wrap)?;
+            for entry in entries.next(piece) {
+                match entry {
+                    Some(entry) => each(entry),
+                    None => return Ok(false),
+                }
+            }
+            at += piece.len() as u64;
+            left -= piece.len();
+        }
+        Ok(entries.are_whole())
     }
 
     /// Writes the footer behind the records and makes all of it durable; the new
@@ -146,6 +181,11 @@ impl Segment {
     /// A record with this sequence number is in it.
     pub(super) fn note_sequence(&self, sequence: u64) {
         self.first_sequence.fetch_min(sequence, Ordering::Relaxed);
+    }
+
+    /// The records noted so far were none.
+    pub(super) fn forget_sequences(&self) {
+        self.first_sequence.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Bytes that would have to be moved to free it, as far as is known.
