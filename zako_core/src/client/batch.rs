@@ -5,19 +5,25 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use zako_digest::hash;
-use zako_protobuf::batch::batch_client::BatchClient;
-use zako_protobuf::batch::{BatchDownloadRequest, BatchUploadRequest, Blob as ProtoBlob};
+use zako_protobuf::batch::{
+    BatchDownloadRequest, BatchDownloadResponse, BatchUploadResponse, Blob as ProtoBlob,
+};
 
 use super::negotiate::proto_digests;
-use super::{Client, on_the_way, status, within};
+use super::outgoing::Outgoing;
+use super::{Client, call, on_the_way, status, within};
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result, Stored};
+use crate::transport::grpc::BatchWriter;
 
 /// What an entry of a batch takes beside its blob, at most, in bytes.
 pub(super) const ENTRY_OVERHEAD: u64 = 64;
 
 /// Calls under way at once for one batch of the caller.
 const AHEAD: usize = 8;
+
+/// What is made of a batch at once, in bytes.
+const PIECE: usize = 256 * 1024;
 
 /// From here on hashing is left to a thread that may block, in bytes.
 const HASH_INLINE: usize = 512 * 1024;
@@ -70,22 +76,34 @@ impl Client {
         groups
     }
 
+    /// The longest answer to a batch: blobs and names fit into one; texts of errors
+    /// come on top.
+    fn longest_answer(&self) -> usize {
+        (2 * self.options().batch_bytes as usize).max(4 << 20)
+    }
+
     async fn put_group(&self, blobs: &[(Digest, Bytes)]) -> Vec<Result<Stored>> {
         let bytes = blobs.iter().map(|(digest, _)| digest.size()).sum();
         let limit = self.options().call_timeout + on_the_way(bytes);
+        let longest = self.longest_answer();
         let mut backoff = self.backoff();
         let answer = self.on_lane(&mut backoff, |lane| {
-            let blobs = blobs.iter().map(|(digest, data)| ProtoBlob {
-                digest: Some((*digest).into()),
-                data: data.clone(),
-            });
-            let request = lane.request(BatchUploadRequest {
-                blobs: blobs.collect(),
-            });
+            let body = BatchWriter::new(
+                blobs.iter().map(|(digest, data)| {
+                    let fields = ProtoBlob {
+                        digest: Some((*digest).into()),
+                        data: Bytes::new(),
+                    };
+                    (fields, data.clone())
+                }),
+                PIECE,
+            );
             within(limit, async move {
-                let answer = BatchClient::new(lane.http2()).batch_upload(request).await;
-                let answer = answer.map_err(|status| status::from_status(&status))?;
-                Ok(answer.into_inner().outcomes)
+                let body = Outgoing::Batch(body?);
+                let reply =
+                    call::open(lane.http2(), call::BATCH_UPLOAD, lane.token(), body).await?;
+                let answer: BatchUploadResponse = reply.message_of(limit, longest).await?;
+                Ok(answer.outcomes)
             })
         });
         let outcomes = match answer.await {
@@ -116,18 +134,18 @@ impl Client {
     async fn fetch_group(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
         let bytes = digests.iter().map(Digest::size).sum();
         let limit = self.options().call_timeout + on_the_way(bytes);
-        // Blobs and names fit into a batch; texts of errors come on top.
-        let longest = 2 * self.options().batch_bytes as usize;
+        let longest = self.longest_answer();
         let mut backoff = self.backoff();
+        let request = BatchDownloadRequest {
+            digests: proto_digests(digests),
+        };
         let answer = self.on_lane(&mut backoff, |lane| {
-            let request = lane.request(BatchDownloadRequest {
-                digests: proto_digests(digests),
-            });
+            let body = call::one_message(&request);
             within(limit, async move {
-                let mut client = BatchClient::new(lane.http2()).max_decoding_message_size(longest);
-                let answer = client.batch_download(request).await;
-                let answer = answer.map_err(|status| status::from_status(&status))?;
-                Ok(answer.into_inner().blobs)
+                let (http2, token) = (lane.http2(), lane.token());
+                let reply = call::open(http2, call::BATCH_DOWNLOAD, token, body?).await?;
+                let answer: BatchDownloadResponse = reply.message_of(limit, longest).await?;
+                Ok(answer.blobs)
             })
         });
         let blobs = match answer.await {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use prost::Message;
@@ -16,15 +16,17 @@ use super::dial::Http2;
 use super::outgoing::Outgoing;
 use super::status;
 use crate::cas::{CasError, ErrorKind, Result};
-use crate::transport::grpc::frame;
+use crate::transport::grpc::{Pieces, frame};
 
 pub(super) const DOWNLOAD: &str = "/zako.v1.transport.Transport/Download";
+pub(super) const BATCH_DOWNLOAD: &str = "/zako.v1.batch.Batch/BatchDownload";
+pub(super) const BATCH_UPLOAD: &str = "/zako.v1.batch.Batch/BatchUpload";
 pub(super) const UPLOAD: &str = "/zako.v1.transport.Transport/Upload";
 
 /// The name of the metadata that carries a token.
 pub(super) const TOKEN: &str = "zako-token";
 
-/// The longest answer with one message, in bytes.
+/// The longest answer with one message and no bulk, in bytes.
 const MAX_UNARY: usize = 64 * 1024;
 
 /// The messages of a server's answer, as bytes.
@@ -146,22 +148,34 @@ impl Reply {
         }
     }
 
-    /// The one message of an answer.
+    /// The one message of an answer without bulk.
+    ///
+    /// # Errors
+    /// As for [`message_of`](Self::message_of).
+    pub(super) async fn message<M: Message + Default>(self, idle: Duration) -> Result<M> {
+        self.message_of(idle, MAX_UNARY).await
+    }
+
+    /// The one message of an answer, of at most `longest` bytes.
     ///
     /// # Errors
     /// As for [`next`](Self::next); [`ErrorKind::Internal`] if it is no such message.
-    pub(super) async fn message<M: Message + Default>(mut self, idle: Duration) -> Result<M> {
-        let mut body = BytesMut::new();
+    pub(super) async fn message_of<M: Message + Default>(
+        mut self,
+        idle: Duration,
+        longest: usize,
+    ) -> Result<M> {
+        let mut body = Pieces::new();
         while let Some(data) = self.next(idle).await? {
-            if body.len() + data.remaining() > MAX_UNARY {
+            if body.len() + data.len() > longest {
                 return Err(CasError::new(
                     ErrorKind::Internal,
-                    format!("the server answered with more than {MAX_UNARY} bytes"),
+                    format!("the server answered with more than {longest} bytes"),
                 ));
             }
-            body.extend_from_slice(&data);
+            body.push(data);
         }
-        Ok(frame::unary(body.freeze())?)
+        Ok(body.unary()?)
     }
 }
 

@@ -48,11 +48,7 @@ impl Cas for Client {
         if !self.is_small(digest) {
             return self.put_large(digest, data).await;
         }
-        let outcome = self.put_small(&[(*digest, data)]).await;
-        outcome.into_iter().next().unwrap_or_else(|| {
-            // One blob, one outcome.
-            Err(CasError::not_found(*digest))
-        })
+        self.put_gathered(*digest, data).await
     }
 
     /// The bytes that were written and not yet committed are gone for this writer

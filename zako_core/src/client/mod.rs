@@ -19,6 +19,7 @@ mod cas;
 mod dial;
 mod download;
 mod entry;
+mod gather;
 mod maintain;
 mod negotiate;
 mod options;
@@ -43,6 +44,7 @@ pub use stat::{RemoteStat, ServerStatus};
 pub use url::{DEFAULT_PORT, ServerUrl};
 
 use self::dial::Http2;
+use self::gather::Gathering;
 use self::pool::Pool;
 use self::retry::Backoff;
 use self::session::{Lane, Load};
@@ -73,6 +75,7 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     pool: Pool,
+    gathering: Gathering,
     options: ClientOptions,
 }
 
@@ -88,7 +91,12 @@ impl Client {
         let options = options.bounded();
         let pool = Pool::new(url.clone(), options.clone());
         drop(pool.lane(Load::Light).await?);
-        Ok(Self(Arc::new(Inner { pool, options })))
+        let gathering = Gathering::new();
+        Ok(Self(Arc::new(Inner {
+            pool,
+            gathering,
+            options,
+        })))
     }
 
     /// How many streams the server recommends to run at once on a connection.

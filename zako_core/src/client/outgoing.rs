@@ -9,6 +9,7 @@ use http_body::{Body, Frame as HttpFrame, SizeHint};
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use crate::transport::grpc::BatchWriter;
 use crate::transport::grpc::frame::{Frame, Framer, PayloadField, prefix};
 
 /// A message's prefix and its payload: together they go into one HTTP/2 frame,
@@ -20,6 +21,7 @@ pub(super) type Piece = Chain<Bytes, Bytes>;
 pub(super) enum Outgoing {
     Generated(tonic::body::Body),
     Chunks(Chunks),
+    Batch(BatchWriter),
 }
 
 /// The body of an upload's call: metadata, then chunks.
@@ -109,6 +111,10 @@ impl Body for Outgoing {
             Self::Chunks(chunks) => chunks
                 .poll_piece(cx)
                 .map(|piece| piece.map(|piece| piece.map(HttpFrame::data))),
+            Self::Batch(batch) => Poll::Ready(batch.next_piece().map(|piece| {
+                let piece = piece.chain(Bytes::new());
+                Ok(HttpFrame::data(piece))
+            })),
         }
     }
 
@@ -118,13 +124,14 @@ impl Body for Outgoing {
             Self::Chunks(chunks) => {
                 chunks.ended && !chunks.interrupted && chunks.any && chunks.chunk.is_empty()
             }
+            Self::Batch(batch) => batch.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Generated(body) => body.size_hint(),
-            Self::Chunks(_) => SizeHint::default(),
+            Self::Chunks(_) | Self::Batch(_) => SizeHint::default(),
         }
     }
 }

@@ -1,89 +1,173 @@
-//! `zako.v1.batch.Batch`: many small blobs in one call.
+//! `zako.v1.batch.Batch`: many small blobs in one call, in the place of generated
+//! code.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
 
-use tonic::{Code, Request, Response, Status};
-use zako_protobuf::batch::batch_server::Batch;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body::Frame;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::{Code, Status};
+use tower_service::Service;
 use zako_protobuf::batch::{
-    BatchDownloadRequest, BatchDownloadResponse, BatchUploadRequest, BatchUploadResponse,
-    DownloadedBlob, Outcome,
+    BatchDownloadRequest, BatchUploadRequest, BatchUploadResponse, DownloadedBlob, Outcome,
 };
 
 use super::connection::Shared;
+use super::entries;
 use super::resource::{digests, some_digest};
-use super::status::{bad_request, code};
+use super::status::{bad_frame, bad_request, code};
+use super::transport::{admit, grpc_response, not_grpc, trailers};
 use crate::Digest;
 use crate::cas::{CasError, Stored};
+use crate::negotiate::{Access, StreamPermit};
+use crate::transport::grpc::{BatchWriter, Pieces, frame};
 
 /// What the sizes of a call's blobs may add up to, in bytes.
 const MAX_TOTAL: u64 = 4 * 1024 * 1024;
 
+/// The longest request in bytes: the blobs, their digests and the message's head.
+const MAX_REQUEST: usize = 6 * 1024 * 1024 + frame::HEAD_LEN;
+
+/// What is made of an answer at once.
+const PIECE: usize = 256 * 1024;
+
+/// The tower service that answers batch calls.
+#[derive(Clone)]
 pub(super) struct BatchService(Arc<Shared>);
 
-impl BatchService {
-    /// The longest request in bytes: the blobs and their digests.
-    pub(super) const MAX_MESSAGE: usize = 6 * 1024 * 1024;
+/// The pieces of an answer, and trailers.
+struct BatchBody {
+    pieces: Pieced,
+    /// The stream is taken until the answer is sent.
+    permit: Option<StreamPermit>,
+}
 
+enum Pieced {
+    One(Option<Bytes>),
+    Blobs(BatchWriter),
+}
+
+impl BatchService {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self(shared)
     }
 }
 
-#[tonic::async_trait]
-impl Batch for BatchService {
-    async fn batch_upload(
-        &self,
-        request: Request<BatchUploadRequest>,
-    ) -> Result<Response<BatchUploadResponse>, Status> {
-        let request = request.into_inner();
-        let mut blobs = Vec::with_capacity(request.blobs.len());
-        for blob in request.blobs {
-            let digest = some_digest("blobs.digest", blob.digest.as_ref())?;
-            blobs.push((digest, blob.data));
-        }
-        // By what came: a wrong size in a digest is that blob's own failure.
-        within(blobs.iter().map(|(_, data)| data.len() as u64))?;
-        let named: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
-        let stored = self.0.cas.put_batch(blobs).await;
-        let outcomes = named
-            .iter()
-            .zip(stored)
-            .map(|(digest, stored)| match stored {
-                Ok(Stored::New) => outcome(digest, Code::Ok, ""),
-                Ok(Stored::Existing) => outcome(digest, Code::AlreadyExists, ""),
-                Err(error) => failure(digest, &error),
-            })
-            .collect();
-        Ok(Response::new(BatchUploadResponse { outcomes }))
+impl NamedService for BatchService {
+    const NAME: &'static str = "zako.v1.batch.Batch";
+}
+
+impl Service<Request<Body>> for BatchService {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn batch_download(
-        &self,
-        request: Request<BatchDownloadRequest>,
-    ) -> Result<Response<BatchDownloadResponse>, Status> {
-        let asked = digests("digests", &request.into_inner().digests)?;
-        // Before anything is read: nothing large is fetched to be refused.
-        within(asked.iter().map(Digest::size))?;
-        let fetched = self.0.cas.fetch_batch(&asked).await;
-        let blobs = asked
-            .iter()
-            .zip(fetched)
-            .map(|(digest, fetched)| {
-                let (outcome, data) = match fetched {
-                    Ok(data) => (outcome(digest, Code::Ok, ""), data),
-                    Err(error) => (failure(digest, &error), Default::default()),
-                };
-                DownloadedBlob {
-                    outcome: Some(outcome),
-                    data,
-                }
-            })
-            .collect();
-        Ok(Response::new(BatchDownloadResponse { blobs }))
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            Ok(answer(&shared, request)
+                .await
+                .unwrap_or_else(|refusal| refusal))
+        })
     }
 }
 
-fn within(sizes: impl Iterator<Item = u64>) -> Result<(), Status> {
+async fn answer(shared: &Shared, request: Request<Body>) -> Result<Response<Body>, Response<Body>> {
+    let (head, body) = request.into_parts();
+    if let Some(refusal) = not_grpc(&head) {
+        return Err(refusal);
+    }
+    let access = match head.uri.path() {
+        "/zako.v1.batch.Batch/BatchUpload" => Access::Write,
+        "/zako.v1.batch.Batch/BatchDownload" => Access::Read,
+        _ => return Err(Status::unimplemented("the service has no such method").into_http()),
+    };
+    let answered = async {
+        let (permit, _) = admit(shared, &head, access).await?;
+        let request = request_of(shared, body).await?;
+        let pieces = match access {
+            Access::Write => Pieced::One(Some(upload(shared, request).await?)),
+            Access::Read => Pieced::Blobs(download(shared, request).await?),
+        };
+        Ok(grpc_response(Body::new(BatchBody {
+            pieces,
+            permit: Some(permit),
+        })))
+    };
+    answered.await.map_err(Status::into_http)
+}
+
+/// The request's body, once it is known not to decode to much more memory.
+async fn request_of(shared: &Shared, body: Body) -> Result<Pieces, Status> {
+    let mut request = shared.request_body(body, None).pieces(MAX_REQUEST).await?;
+    if entries::count(request.share()) > entries::MAX_ENTRIES {
+        let most = entries::MAX_ENTRIES;
+        return Err(bad_request("", format!("a batch has at most {most} blobs")));
+    }
+    Ok(request)
+}
+
+async fn upload(shared: &Shared, request: Pieces) -> Result<Bytes, Status> {
+    let request: BatchUploadRequest = request.unary().map_err(bad_frame)?;
+    let mut blobs = Vec::with_capacity(request.blobs.len());
+    for blob in request.blobs {
+        let digest = some_digest("blobs.digest", blob.digest.as_ref())?;
+        blobs.push((digest, blob.data));
+    }
+    // By what came: a wrong size in a digest is that blob's own failure.
+    let total = total(blobs.iter().map(|(_, data)| data.len() as u64))?;
+    let named: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
+    let began = Instant::now();
+    let stored = shared.cas.put_batch(blobs).await;
+    shared.gate.service_time().record(total, began.elapsed());
+    let outcomes = named
+        .iter()
+        .zip(stored)
+        .map(|(digest, stored)| match stored {
+            Ok(Stored::New) => outcome(digest, Code::Ok, ""),
+            Ok(Stored::Existing) => outcome(digest, Code::AlreadyExists, ""),
+            Err(error) => failure(digest, &error),
+        })
+        .collect();
+    frame::message(&BatchUploadResponse { outcomes }).map_err(bad_frame)
+}
+
+async fn download(shared: &Shared, request: Pieces) -> Result<BatchWriter, Status> {
+    let request: BatchDownloadRequest = request.unary().map_err(bad_frame)?;
+    let asked = digests("digests", &request.digests)?;
+    // Before anything is read: nothing large is fetched to be refused.
+    let total = total(asked.iter().map(Digest::size))?;
+    let began = Instant::now();
+    let fetched = shared.cas.fetch_batch(&asked).await;
+    shared.gate.service_time().record(total, began.elapsed());
+    // A store that gives fewer outcomes than it was asked for gives fewer entries.
+    let entries = asked.iter().zip(fetched).map(|(digest, fetched)| {
+        let (outcome, data) = match fetched {
+            Ok(data) => (outcome(digest, Code::Ok, ""), data),
+            Err(error) => (failure(digest, &error), Bytes::new()),
+        };
+        let fields = DownloadedBlob {
+            outcome: Some(outcome),
+            data: Bytes::new(),
+        };
+        (fields, data)
+    });
+    BatchWriter::new(entries, PIECE).map_err(bad_frame)
+}
+
+/// The sum of the blobs' sizes, which is bounded.
+fn total(sizes: impl Iterator<Item = u64>) -> Result<usize, Status> {
     let mut total = 0u64;
     for size in sizes {
         total = total.saturating_add(size);
@@ -94,7 +178,7 @@ fn within(sizes: impl Iterator<Item = u64>) -> Result<(), Status> {
             ));
         }
     }
-    Ok(())
+    Ok(total as usize)
 }
 
 fn failure(digest: &Digest, error: &CasError) -> Outcome {
@@ -106,5 +190,31 @@ fn outcome(digest: &Digest, code: Code, message: &str) -> Outcome {
         digest: Some((*digest).into()),
         code: code as i32,
         message: message.to_owned(),
+    }
+}
+
+impl http_body::Body for BatchBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let piece = match &mut self.pieces {
+            Pieced::One(message) => message.take(),
+            Pieced::Blobs(writer) => writer.next_piece(),
+        };
+        Poll::Ready(match piece {
+            Some(piece) => Some(Ok(Frame::data(piece))),
+            None => self
+                .permit
+                .take()
+                .map(|_| Ok(Frame::trailers(trailers(&Status::new(Code::Ok, ""))))),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.permit.is_none()
     }
 }

@@ -11,6 +11,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::deadline;
+use crate::transport::grpc::Pieces;
 
 /// A request's body with all that may end the call while it is awaited.
 pub(super) struct RequestBody {
@@ -96,32 +97,43 @@ impl RequestBody {
         self.progress = Instant::now();
     }
 
+    /// A whole body of at most `limit` bytes, in the pieces in which it came.
+    pub(super) async fn pieces(&mut self, limit: usize) -> Result<Pieces, Status> {
+        let mut pieces = Pieces::new();
+        while let Some(data) = self.next().await? {
+            within(pieces.len() + data.len(), limit)?;
+            pieces.push(data);
+        }
+        Ok(pieces)
+    }
+
     /// A whole body of at most `limit` bytes.
     pub(super) async fn whole(&mut self, limit: usize) -> Result<Bytes, Status> {
-        let within = |length: usize| {
-            if length > limit {
-                return Err(Status::resource_exhausted(format!(
-                    "the request is longer than the {limit} bytes that are allowed here"
-                )));
-            }
-            Ok(())
-        };
         let Some(first) = self.next().await? else {
             return Ok(Bytes::new());
         };
-        within(first.len())?;
+        within(first.len(), limit)?;
         let Some(second) = self.next().await? else {
             return Ok(first);
         };
         let mut whole = BytesMut::from(first);
         let mut next = Some(second);
         while let Some(data) = next {
-            within(whole.len() + data.len())?;
+            within(whole.len() + data.len(), limit)?;
             whole.extend_from_slice(&data);
             next = self.next().await?;
         }
         Ok(whole.freeze())
     }
+}
+
+fn within(length: usize, limit: usize) -> Result<(), Status> {
+    if length > limit {
+        return Err(Status::resource_exhausted(format!(
+            "the request is longer than the {limit} bytes that are allowed here"
+        )));
+    }
+    Ok(())
 }
 
 async fn passed(deadline: &mut Option<Pin<Box<Sleep>>>) {

@@ -1,49 +1,47 @@
 //! Counting the entries of a batch before they are decoded.
 
+use bytes::Buf;
+use prost::encoding::decode_varint;
+
+use crate::transport::grpc::Pieces;
+use crate::transport::grpc::frame::HEAD_LEN;
+
 /// The entries of a batch. Decoded, even empty ones take memory.
 pub(super) const MAX_ENTRIES: usize = 64 * 1024;
 
 /// The length-delimited fields number 1 at the top of a framed message. What is
 /// malformed is left to the decoder to refuse, and ends the count.
-pub(super) fn count(framed: &[u8]) -> usize {
-    let mut rest = framed.get(5..).unwrap_or_default();
+pub(super) fn count(mut rest: Pieces) -> usize {
+    if rest.len() < HEAD_LEN {
+        return 0;
+    }
+    rest.advance(HEAD_LEN);
     let mut entries = 0;
-    while let Some(key) = varint(&mut rest) {
+    while let Ok(key) = decode_varint(&mut rest) {
         let skipped = match key & 7 {
-            0 => varint(&mut rest).map(|_| 0),
+            0 => decode_varint(&mut rest).ok().map(|_| 0),
             1 => Some(8),
-            2 => varint(&mut rest),
+            2 => decode_varint(&mut rest).ok(),
             5 => Some(4),
             _ => None,
         };
-        let Some(skipped) = skipped.and_then(|length| usize::try_from(length).ok()) else {
+        let skipped = skipped.and_then(|length| usize::try_from(length).ok());
+        let Some(skipped) = skipped.filter(|skipped| *skipped <= rest.len()) else {
             break;
         };
-        let Some(next) = rest.get(skipped..) else {
-            break;
-        };
+        rest.advance(skipped);
         entries += usize::from(key == (1 << 3 | 2));
-        rest = next;
     }
     entries
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn count(framed: &[u8]) -> usize {
+        super::count(Pieces::from(bytes::Bytes::copy_from_slice(framed)))
+    }
 
     #[test]
     fn entries_are_counted_and_others_skipped() {

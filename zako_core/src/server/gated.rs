@@ -7,16 +7,14 @@ use std::task::{Context, Poll};
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tower_service::Service;
 
-use super::batch::BatchService;
 use super::connection::Shared;
-use super::entries;
-use super::status::{bad_request, to_status};
+use super::status::to_status;
 use crate::negotiate::{Access, Gate, Peer, StreamPermit};
 
 /// The call metadata that carries a token.
@@ -67,13 +65,6 @@ where
                 Ok(permit) => permit,
                 Err(status) => return Ok(status.into_http()),
             };
-            let body = match is_batch(head.uri.path()) {
-                true => match counted(&shared, body).await {
-                    Ok(body) => body,
-                    Err(status) => return Ok(status.into_http()),
-                },
-                false => body,
-            };
             let response = inner.call(Request::from_parts(head, body)).await?;
             // The stream is taken until the answer is sent.
             Ok(response.map(|body| {
@@ -89,26 +80,9 @@ where
 /// What a method of a generated service needs; `None` for those that are open.
 fn access(path: &str) -> Option<Access> {
     match path {
-        "/zako.v1.batch.Batch/BatchUpload" | "/zako.v1.store.Store/Delete" => Some(Access::Write),
-        "/zako.v1.batch.Batch/BatchDownload" => Some(Access::Read),
+        "/zako.v1.store.Store/Delete" => Some(Access::Write),
         _ => None,
     }
-}
-
-fn is_batch(path: &str) -> bool {
-    path.starts_with("/zako.v1.batch.Batch/")
-}
-
-/// The body of a batch call, once it is known not to decode to much more memory.
-async fn counted(shared: &Shared, body: Body) -> Result<Body, Status> {
-    // The head of the message comes on top.
-    let limit = BatchService::MAX_MESSAGE + 5;
-    let whole = shared.request_body(body, None).whole(limit).await?;
-    if entries::count(&whole) > entries::MAX_ENTRIES {
-        let most = entries::MAX_ENTRIES;
-        return Err(bad_request("", format!("a batch has at most {most} blobs")));
-    }
-    Ok(Body::new(Full::new(whole)))
 }
 
 /// Admits a call by its connection and its token.

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
-use zako_protobuf::batch::batch_server::BatchServer;
 use zako_protobuf::cas::content_addressable_storage_server::ContentAddressableStorageServer;
 use zako_protobuf::store::store_server::StoreServer;
 
@@ -174,9 +173,6 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
         .max_decoding_message_size(limit);
     let store =
         StoreServer::new(StoreService::new(Arc::clone(shared))).max_decoding_message_size(limit);
-    let batch = BatchServer::new(BatchService::new(Arc::clone(shared)))
-        .max_decoding_message_size(BatchService::MAX_MESSAGE)
-        .max_encoding_message_size(usize::MAX);
 
     let (health, health_service) = tonic_health::server::health_reporter();
     set_serving(&health, true).await;
@@ -192,7 +188,7 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     let v1alpha = reflection().build_v1alpha().map_err(broken)?;
     let routes = Routes::new(cas)
         .add_service(Gated::new(store, Arc::clone(shared)))
-        .add_service(Gated::new(batch, Arc::clone(shared)))
+        .add_service(BatchService::new(Arc::clone(shared)))
         .add_service(health_service.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(v1.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(v1alpha.max_decoding_message_size(MAX_SMALL_REQUEST))

@@ -83,7 +83,7 @@ async fn upload(shared: Arc<Shared>, head: Parts, body: Body) -> Result<Response
 }
 
 /// What every bulk call passes before its body is read.
-async fn admit(
+pub(super) async fn admit(
     shared: &Shared,
     head: &Parts,
     access: Access,
@@ -111,7 +111,7 @@ async fn admit(
 }
 
 /// The answer to what is no gRPC call at all.
-fn not_grpc(head: &Parts) -> Option<Response<Body>> {
+pub(super) fn not_grpc(head: &Parts) -> Option<Response<Body>> {
     let mut response = Response::new(Body::empty());
     if head.method != Method::POST {
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -138,7 +138,7 @@ fn is_grpc(content_type: &[u8]) -> bool {
     }
 }
 
-fn grpc_response(body: Inner) -> Response<Inner> {
+pub(super) fn grpc_response<B>(body: B) -> Response<B> {
     let mut response = Response::new(body);
     let content_type = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(CONTENT_TYPE, content_type);

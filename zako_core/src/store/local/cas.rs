@@ -15,6 +15,7 @@ use super::large::disk_bytes;
 use super::leases::MOST_LEASE_SECONDS;
 use super::options::Durability;
 use super::read;
+use super::runs;
 use super::shared::{BACKLOG_KIB, record_footprint, stopped};
 use super::small_writer::SmallWriter;
 use super::space::{Purpose, Room};
@@ -125,6 +126,13 @@ impl Cas for LocalStore {
                 })
                 .await?
             }
+        }
+    }
+
+    async fn fetch_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
+        match self.shared.ready().await {
+            Ok(()) => runs::fetch(self, digests).await,
+            Err(error) => digests.iter().map(|_| Err(error.clone())).collect(),
         }
     }
 

@@ -26,6 +26,7 @@ mod quarantine;
 mod read;
 mod record;
 mod recover;
+mod runs;
 mod scan;
 mod segment;
 mod shared;

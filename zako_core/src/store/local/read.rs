@@ -134,7 +134,7 @@ async fn open_file(
     }))
 }
 
-fn must_verify(shared: &Shared, found: &Found) -> bool {
+pub(super) fn must_verify(shared: &Shared, found: &Found) -> bool {
     match shared.options.verify_on_read {
         VerifyOnRead::Never => false,
         VerifyOnRead::First => !found.verified,
@@ -196,7 +196,7 @@ impl FileReader {
 }
 
 /// Reads just these bytes; an early end of the file is `UnexpectedEof`.
-async fn read_at(
+pub(super) async fn read_at(
     pool: &Arc<BufferPool>,
     file: &Arc<dyn BackendFile>,
     offset: u64,

@@ -150,12 +150,15 @@ pub fn unary<M: Message + Default>(mut body: Bytes) -> Result<M, FrameError> {
         return Err(FrameError::Truncated);
     }
     if body.len() > length {
-        return Err(FrameError::Malformed(
-            "more than one message in a unary call",
-        ));
+        return Err(MORE_THAN_ONE);
     }
-    M::decode(body).map_err(|_| FrameError::Malformed("the message does not decode"))
+    M::decode(body).map_err(|_| NOT_DECODED)
 }
+
+pub(super) const MORE_THAN_ONE: FrameError =
+    FrameError::Malformed("more than one message in a unary call");
+
+pub(super) const NOT_DECODED: FrameError = FrameError::Malformed("the message does not decode");
 
 /// The length that a message's head tells.
 pub(super) fn check_head(head: [u8; HEAD_LEN]) -> Result<u32, FrameError> {

@@ -1,0 +1,158 @@
+//! Small blobs that are stored one by one share calls when many are under way.
+//!
+//! A call costs more than a small blob: so only a few run at once, and what comes
+//! meanwhile goes together in the next one. Nothing waits for others to come.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::Client;
+use super::batch::ENTRY_OVERHEAD;
+use crate::Digest;
+use crate::cas::{CasError, ErrorKind, Result, Stored};
+
+/// The blobs that wait, and the calls that run.
+#[derive(Debug)]
+pub(super) struct Gathering {
+    waiting: Mutex<Waiting>,
+    /// Calls for several callers run here, whichever of them goes away.
+    runtime: Handle,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    calls: usize,
+    /// Empty while fewer calls run than may.
+    blobs: VecDeque<Blob>,
+}
+
+#[derive(Debug)]
+struct Blob {
+    digest: Digest,
+    data: Bytes,
+    stored: oneshot::Sender<Result<Stored>>,
+}
+
+/// The right to one call; passed on to those who wait when it drops.
+struct Turn(Client);
+
+/// Has such a right, and makes calls for those who wait.
+struct Carrier {
+    client: Client,
+    over: bool,
+}
+
+/// Calls with small blobs that run at once; further blobs wait and go together.
+const MOST_CALLS: usize = 4;
+
+impl Gathering {
+    /// For the runtime that this is called in.
+    pub(super) fn new() -> Self {
+        Self {
+            waiting: Mutex::default(),
+            runtime: Handle::current(),
+        }
+    }
+}
+
+impl Client {
+    /// Stores one blob that fits into a batch.
+    pub(super) async fn put_gathered(&self, digest: Digest, data: Bytes) -> Result<Stored> {
+        let queued = {
+            let mut waiting = self.0.gathering.waiting.lock();
+            if waiting.calls < MOST_CALLS {
+                waiting.calls += 1;
+                None
+            } else {
+                let (stored, outcome) = oneshot::channel();
+                let data = data.clone();
+                waiting.blobs.push_back(Blob {
+                    digest,
+                    data,
+                    stored,
+                });
+                Some(outcome)
+            }
+        };
+        let Some(outcome) = queued else {
+            let _turn = Turn(self.clone());
+            let outcomes = self.put_small(&[(digest, data)]).await;
+            return outcomes.into_iter().next().unwrap_or_else(ended);
+        };
+        outcome.await.unwrap_or_else(|_| ended())
+    }
+}
+
+impl Carrier {
+    /// Makes calls until nothing waits.
+    async fn run(mut self) {
+        while let Some(mut blobs) = self.next_blobs() {
+            // Those who gave up need no bytes sent.
+            blobs.retain(|blob| !blob.stored.is_closed());
+            let call: Vec<_> = blobs
+                .iter_mut()
+                .map(|blob| (blob.digest, std::mem::take(&mut blob.data)))
+                .collect();
+            for (blob, stored) in blobs.into_iter().zip(self.client.put_small(&call).await) {
+                // Whoever asked may have gone away.
+                let _ = blob.stored.send(stored);
+            }
+        }
+    }
+
+    /// What goes into the next call; `None` if nothing waits, which ends this turn.
+    fn next_blobs(&mut self) -> Option<Vec<Blob>> {
+        let mut waiting = self.client.0.gathering.waiting.lock();
+        if waiting.blobs.is_empty() {
+            waiting.calls -= 1;
+            self.over = true;
+            return None;
+        }
+        let limit = self.client.options().batch_bytes;
+        let mut bytes = 0;
+        let fits = |blob: &&Blob| {
+            bytes += blob.digest.size() + ENTRY_OVERHEAD;
+            bytes <= limit
+        };
+        let count = waiting.blobs.iter().take_while(fits).count().max(1);
+        Some(waiting.blobs.drain(..count).collect())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let gathering = &self.0.0.gathering;
+        let mut waiting = gathering.waiting.lock();
+        if waiting.blobs.is_empty() {
+            waiting.calls -= 1;
+            return;
+        }
+        drop(waiting);
+        let carrier = Carrier {
+            client: self.0.clone(),
+            over: false,
+        };
+        gathering.runtime.spawn(carrier.run());
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        if !self.over {
+            // The runtime ends: nobody carries what waits.
+            let mut waiting = self.client.0.gathering.waiting.lock();
+            waiting.calls -= 1;
+            waiting.blobs.clear();
+        }
+    }
+}
+
+/// The runtime ended before the call did.
+fn ended() -> Result<Stored> {
+    let message = "the runtime is shutting down";
+    Err(CasError::new(ErrorKind::Closed, message))
+}
