@@ -1,5 +1,6 @@
 //! The `zako` command.
 
+mod allocator;
 mod args;
 mod completions;
 mod config;
@@ -39,6 +40,7 @@ use interrupt::until_interrupted;
 use output::Output;
 
 fn main() -> ExitCode {
+    allocator::keep_buffers();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

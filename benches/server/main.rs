@@ -6,6 +6,7 @@
     reason = "figures are what it is for"
 )]
 
+mod beyond;
 mod blobs;
 mod iperf3;
 mod large;
@@ -22,6 +23,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use self::beyond::Beyond;
 use self::million::Million;
 use self::others::Others;
 use self::report::{Goal, Goals, Report};
@@ -72,6 +74,12 @@ const GOALS: &Goals = &[
         Goal::AtMost(0.75),
     ),
     (large::TITLE, "put, 4 streams", "÷ disk", Goal::AtLeast(0.9)),
+    (
+        beyond::TITLE,
+        "put, 4 streams",
+        "÷ disk",
+        Goal::AtLeast(0.9),
+    ),
     (
         large::TITLE,
         "put, 4 streams, write-back",
@@ -190,6 +198,10 @@ async fn measure(run: &Run) -> Outcome<Report> {
         true => Some(Million::new(run, sizes(20_000, 1_000_000)).await?),
         false => None,
     };
+    let beyond = match run.has("beyond") {
+        true => Some(Arc::new(Beyond::new(run.short)?)),
+        false => None,
+    };
     // All in turn in each round, so that what else the machine does falls on all.
     for round in 1..=run.rounds {
         others::wait_for_quiet(run.quiet)?;
@@ -203,6 +215,9 @@ async fn measure(run: &Run) -> Outcome<Report> {
         }
         if let Some(million) = &million {
             million.round(run, &mut report).await?;
+        }
+        if let Some(beyond) = &beyond {
+            beyond.round(run, &mut report).await?;
         }
         let percent = others.share()? * 100.0;
         report.add(OTHERS, "all rounds", &[("% of the CPU time", percent)]);

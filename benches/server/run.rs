@@ -27,7 +27,8 @@ pub(crate) struct Run {
 /// The arguments, for those who ask.
 pub(crate) const HELP: &str = "\
 Measures whole servers: cargo bench --bench server -- [OPTIONS] [SCENARIO…]
-Scenarios: large, small, million; all if none is named.
+Scenarios: large, small, million, and beyond, which needs more than twice the memory as free
+disk; all but the last if none is named.
   --rounds N   medians of N rounds (5)
   --short      one round with small sizes, to see that all works
   --quiet S    before each round wait for other processes to be quiet, S seconds at most (0)
@@ -58,7 +59,7 @@ impl Run {
                 "--folder" => folder = value(&mut args, "--folder")?.into(),
                 "--zako" => zako = value(&mut args, "--zako")?.into(),
                 "--help" | "-h" => return Ok(None),
-                "large" | "small" | "million" => only.push(arg),
+                "large" | "small" | "million" | "beyond" => only.push(arg),
                 other => return Err(format!("{other:?} is not known here\n{HELP}").into()),
             }
         }
@@ -77,7 +78,8 @@ impl Run {
     }
 
     pub(crate) fn has(&self, scenario: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|one| one == scenario)
+        let unasked = self.short || scenario != "beyond";
+        self.only.is_empty() && unasked || self.only.iter().any(|one| one == scenario)
     }
 
     /// A folder on the disk that is measured.
