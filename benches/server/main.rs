@@ -15,6 +15,7 @@ mod process;
 mod report;
 mod run;
 mod small;
+mod tree;
 
 use std::error::Error;
 use std::path::Path;
@@ -25,6 +26,7 @@ use self::million::Million;
 use self::others::Others;
 use self::report::{Goal, Goals, Report};
 use self::run::{HELP, Run};
+use self::tree::Tree;
 
 /// A result of any step: each failure ends the run.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -132,6 +134,8 @@ const GOALS: &Goals = &[
         "memory, B a blob",
         Goal::AtMost(64.0),
     ),
+    (tree::TITLE, tree::FIRST, tree::PER_COPY, Goal::AtMost(1.5)),
+    (tree::TITLE, tree::AGAIN, tree::PER_HASH, Goal::AtMost(1.3)),
 ];
 
 fn main() -> ExitCode {
@@ -189,6 +193,10 @@ async fn measure(run: &Run) -> Outcome<Report> {
         true => Some(Million::new(run, sizes(20_000, 1_000_000)).await?),
         false => None,
     };
+    let tree = match run.has("tree") {
+        true => Some(Tree::new(run, sizes(300, 30_000))?),
+        false => None,
+    };
     // All in turn in each round, so that what else the machine does falls on all.
     for round in 1..=run.rounds {
         others::wait_for_quiet(run.quiet)?;
@@ -202,6 +210,9 @@ async fn measure(run: &Run) -> Outcome<Report> {
         }
         if let Some(million) = &million {
             million.round(run, &mut report).await?;
+        }
+        if let Some(tree) = &tree {
+            tree.round(run, &mut report).await?;
         }
         let percent = others.share()? * 100.0;
         report.add(OTHERS, "all rounds", &[("% of the CPU time", percent)]);
