@@ -17,6 +17,7 @@ mod process;
 mod report;
 mod run;
 mod small;
+mod tree;
 
 use std::error::Error;
 use std::path::Path;
@@ -28,6 +29,7 @@ use self::million::Million;
 use self::others::Others;
 use self::report::{Goal, Goals, Report};
 use self::run::{HELP, Run};
+use self::tree::Tree;
 
 /// A result of any step: each failure ends the run.
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -73,7 +75,6 @@ const GOALS: &Goals = &[
         "server CPU-s/GiB",
         Goal::AtMost(0.75),
     ),
-    (large::TITLE, "put, 4 streams", "÷ disk", Goal::AtLeast(0.9)),
     (
         beyond::TITLE,
         "put, 4 streams",
@@ -141,6 +142,8 @@ const GOALS: &Goals = &[
         "memory, B a blob",
         Goal::AtMost(64.0),
     ),
+    (tree::TITLE, tree::FIRST, tree::PER_COPY, Goal::AtMost(1.5)),
+    (tree::TITLE, tree::AGAIN, tree::PER_HASH, Goal::AtMost(1.3)),
 ];
 
 fn main() -> ExitCode {
@@ -198,6 +201,10 @@ async fn measure(run: &Run) -> Outcome<Report> {
         true => Some(Million::new(run, sizes(20_000, 1_000_000)).await?),
         false => None,
     };
+    let tree = match run.has("tree") {
+        true => Some(Tree::new(run, sizes(300, 30_000))?),
+        false => None,
+    };
     let beyond = match run.has("beyond") {
         true => Some(Arc::new(Beyond::new(run.short)?)),
         false => None,
@@ -215,6 +222,9 @@ async fn measure(run: &Run) -> Outcome<Report> {
         }
         if let Some(million) = &million {
             million.round(run, &mut report).await?;
+        }
+        if let Some(tree) = &tree {
+            tree.round(run, &mut report).await?;
         }
         if let Some(beyond) = &beyond {
             beyond.round(run, &mut report).await?;

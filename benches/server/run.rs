@@ -17,6 +17,8 @@ pub(crate) struct Run {
     pub(crate) quiet: Duration,
     /// One JSON object for each figure, in place of tables.
     pub(crate) json: bool,
+    /// The folder that is put; none to make one.
+    pub(crate) tree: Option<PathBuf>,
     /// The command that is measured.
     pub(crate) zako: PathBuf,
     /// Only the scenarios with such names; all if there are none.
@@ -27,12 +29,13 @@ pub(crate) struct Run {
 /// The arguments, for those who ask.
 pub(crate) const HELP: &str = "\
 Measures whole servers: cargo bench --bench server -- [OPTIONS] [SCENARIO…]
-Scenarios: large, small, million, and beyond, which needs more than twice the memory as free
-disk; all but the last if none is named.
+Scenarios: large, small, million, tree, and beyond, which writes more than memory holds and
+needs as much free disk; all but the last if none is named.
   --rounds N   medians of N rounds (5)
   --short      one round with small sizes, to see that all works
   --quiet S    before each round wait for other processes to be quiet, S seconds at most (0)
   --folder DIR where the stores lie, so that it is the disk to measure (the target folder)
+  --tree DIR   the folder to put, in place of a generated one
   --zako FILE  the command to measure, to compare builds (the one built with this)
   --json       one object a line for each figure";
 
@@ -40,7 +43,7 @@ impl Run {
     /// Reads the arguments; `None` if help is wanted.
     pub(crate) fn parse(mut args: impl Iterator<Item = String>) -> Outcome<Option<Self>> {
         let (mut bench, mut short, mut json) = (false, false, false);
-        let (mut rounds, mut quiet) = (None, Duration::ZERO);
+        let (mut rounds, mut quiet, mut tree) = (None, Duration::ZERO, None);
         let mut only = Vec::new();
         let mut folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
         let mut zako = PathBuf::from(env!("CARGO_BIN_EXE_zako"));
@@ -57,9 +60,10 @@ impl Run {
                     quiet = Duration::from_secs(value(&mut args, "--quiet")?.parse()?);
                 }
                 "--folder" => folder = value(&mut args, "--folder")?.into(),
+                "--tree" => tree = Some(value(&mut args, "--tree")?.into()),
                 "--zako" => zako = value(&mut args, "--zako")?.into(),
                 "--help" | "-h" => return Ok(None),
-                "large" | "small" | "million" | "beyond" => only.push(arg),
+                "large" | "small" | "million" | "tree" | "beyond" => only.push(arg),
                 other => return Err(format!("{other:?} is not known here\n{HELP}").into()),
             }
         }
@@ -71,6 +75,7 @@ impl Run {
             rounds,
             quiet,
             json,
+            tree,
             zako,
             only,
             folder: tempfile::tempdir_in(folder)?,

@@ -6,8 +6,10 @@
 //! them; times and owners are left out for the same reason. [`put_tree`] stores a
 //! folder, [`restore_tree`] brings it back.
 
+mod content;
 mod directory;
 mod fetch;
+mod folder;
 mod put;
 mod restore;
 mod walk;

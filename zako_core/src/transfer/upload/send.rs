@@ -11,7 +11,7 @@ use super::Upload;
 use crate::Digest;
 use crate::cas::{Cas, CasError, ErrorKind, Lease, Result};
 use crate::transfer::retry::Retry;
-use crate::transfer::{TransferOptions, file};
+use crate::transfer::{Source, TransferOptions, file};
 
 /// What a task has done.
 pub(super) enum Done {
@@ -74,20 +74,7 @@ pub(super) async fn send_small(
     uploads: Vec<Upload>,
     moved: mpsc::Sender<u64>,
 ) -> Result<Done> {
-    let mut open = tokio::task::spawn_blocking(move || {
-        uploads
-            .into_iter()
-            .map(|upload| {
-                let data = file::read_whole(&upload.source, upload.digest)?;
-                Ok((upload, data))
-            })
-            .collect::<Result<Vec<(Upload, Bytes)>>>()
-    })
-    .await
-    .unwrap_or_else(|error| {
-        Err(CasError::new(ErrorKind::Internal, "reading ended early").with_source(error))
-    })?;
-
+    let mut open = read(uploads).await?;
     let mut sent = Count::default();
     let mut retry = Retry::new(&options);
     while !open.is_empty() {
@@ -128,6 +115,29 @@ pub(super) async fn send_small(
         sent,
         skipped: Count::default(),
     })
+}
+
+/// The bytes of small blobs. A thread that may block reads them if any is in a file.
+async fn read(uploads: Vec<Upload>) -> Result<Vec<(Upload, Bytes)>> {
+    let in_memory = |upload: &Upload| matches!(upload.source, Source::Bytes(_));
+    let all_in_memory = uploads.iter().all(in_memory);
+    let read = move || {
+        uploads
+            .into_iter()
+            .map(|upload| {
+                let data = file::read_whole(&upload.source, upload.digest)?;
+                Ok((upload, data))
+            })
+            .collect()
+    };
+    if all_in_memory {
+        return read();
+    }
+    tokio::task::spawn_blocking(read)
+        .await
+        .unwrap_or_else(|error| {
+            Err(CasError::new(ErrorKind::Internal, "reading ended early").with_source(error))
+        })
 }
 
 /// Stores a large blob, from where an earlier upload of it was interrupted.
