@@ -86,6 +86,8 @@ impl Drop for Nginx {
 /// headers go with the first bytes.
 fn configuration(files: &Path, address: &str, sendfile: bool) -> Outcome<String> {
     let mut text = String::from("daemon off;\npid nginx.pid;\nworker_processes auto;\n");
+    // One for each file that stays open.
+    text.push_str("worker_rlimit_nofile 40000;\n");
     if rustix::process::geteuid().is_root() {
         // The files are of this user alone.
         text.push_str("user root;\n");
@@ -103,7 +105,7 @@ http {{
     output_buffers 2 256k;
     keepalive_requests 100000000;
     keepalive_timeout 1h;
-    open_file_cache max=50000 inactive=1h;
+    open_file_cache max=30000 inactive=1h;
     open_file_cache_valid 1h;
     client_body_temp_path body;
     proxy_temp_path proxy;

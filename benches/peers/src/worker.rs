@@ -64,6 +64,20 @@ const HOWS: &[How] = &[
     How::PutBatchLater,
 ];
 
+impl How {
+    pub(crate) fn is_put(self) -> bool {
+        matches!(
+            self,
+            Self::Put | Self::PutLater | Self::PutBatch | Self::PutBatchLater
+        )
+    }
+
+    /// Whether it writes to the disk.
+    pub(crate) fn writes(self) -> bool {
+        self.is_put() || matches!(self, Self::GetStored | Self::GetStoredLater)
+    }
+}
+
 /// The processes that can be told to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
@@ -185,11 +199,7 @@ pub(crate) async fn work(args: &[String]) -> Outcome<()> {
         list: list.into(),
         folder: folder.into(),
     };
-    let put = matches!(
-        task.how,
-        How::Put | How::PutLater | How::PutBatch | How::PutBatchLater
-    );
-    match (peer.as_str(), put) {
+    match (peer.as_str(), task.how.is_put()) {
         ("Zako", false) => zako::get(task, Cue(())).await,
         ("Zako", true) => zako::put(task, Cue(())).await,
         ("IrohBlobs", false) => iroh_blobs_peer::get(task, Cue(())).await,
