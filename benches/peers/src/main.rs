@@ -23,6 +23,7 @@ mod report;
 
 use std::error::Error;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use self::others::Others;
 use self::report::Report;
@@ -71,14 +72,17 @@ fn begin() -> Outcome<()> {
 
 async fn measure(run: &Run) -> Outcome<Report> {
     let mut report = Report::default();
+    let cores = std::thread::available_parallelism()?.get() as f64;
     for load in run.loads() {
         let servers = Servers::start(run, &load).await?;
         for round in 1..=run.rounds {
             others::wait_for_quiet(run.quiet)?;
             eprintln!("{load}: round {round} of {}", run.rounds);
-            let others = Others::watch()?;
+            let (others, before, start) = (Others::watch()?, servers.all_cpu()?, Instant::now());
             rows::round(run, &load, &servers, &mut report)?;
-            let percent = others.share()? * 100.0;
+            // Children that still run count among the others.
+            let servers = (servers.all_cpu()? - before) / start.elapsed().as_secs_f64() / cores;
+            let percent = (others.share()? - servers).max(0.0) * 100.0;
             report.add(OTHERS, load.name(), &[("% of the CPU time", percent)]);
         }
     }

@@ -82,12 +82,11 @@ impl Drop for Nginx {
     }
 }
 
-/// What is usual for static files: names and sizes of open files are remembered,
-/// headers go with the first bytes.
+/// What is usual for static files: a worker per core, headers go with the first bytes.
+/// Files are opened for each request, as by default: kept open, 20,000 of them are
+/// more than processes may have in many places.
 fn configuration(files: &Path, address: &str, sendfile: bool) -> Outcome<String> {
     let mut text = String::from("daemon off;\npid nginx.pid;\nworker_processes auto;\n");
-    // One for each file that stays open.
-    text.push_str("worker_rlimit_nofile 40000;\n");
     if rustix::process::geteuid().is_root() {
         // The files are of this user alone.
         text.push_str("user root;\n");
@@ -105,8 +104,6 @@ http {{
     output_buffers 2 256k;
     keepalive_requests 100000000;
     keepalive_timeout 1h;
-    open_file_cache max=30000 inactive=1h;
-    open_file_cache_valid 1h;
     client_body_temp_path body;
     proxy_temp_path proxy;
     fastcgi_temp_path fastcgi;

@@ -115,6 +115,20 @@ impl Servers {
     }
 }
 
+impl Servers {
+    /// Seconds of CPU of all servers so far.
+    pub(crate) fn all_cpu(&self) -> Outcome<f64> {
+        let ids = [
+            Id::Zako,
+            Id::IrohBlobs,
+            Id::NginxSendfile,
+            Id::NginxNoSendfile,
+        ];
+        let running = ids.into_iter().filter(|id| self.address(*id).is_some());
+        running.map(|id| self.cpu(id)).sum()
+    }
+}
+
 impl Provider {
     fn start(store: &TempDir) -> Outcome<Self> {
         let mut child = Command::new(std::env::current_exe()?)
