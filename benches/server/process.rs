@@ -16,7 +16,7 @@ pub(crate) struct Server {
     child: Child,
     /// Kept open: the server may write to it.
     _stdout: BufReader<ChildStdout>,
-    url: ServerUrl,
+    pub(crate) url: ServerUrl,
 }
 
 /// What a process used up to now.

@@ -40,7 +40,7 @@ pub struct Team {
 impl Default for Team {
     fn default() -> Self {
         Self {
-            days: 21,
+            days: 14,
             targets: 2_500,
             commits_a_day: 12,
             shards: 3,

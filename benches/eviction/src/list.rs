@@ -1,11 +1,11 @@
 //! A doubly linked list of keys in which each is found at once.
 
-use std::collections::HashMap;
+use crate::keys::KeyMap;
 
 /// The newest in front, the oldest at the back; a value with each key.
 #[derive(Debug, Default)]
 pub struct List<V> {
-    places: HashMap<u64, usize>,
+    places: KeyMap<usize>,
     nodes: Vec<Node<V>>,
     free: Vec<usize>,
     front: Option<usize>,

@@ -2,6 +2,7 @@
 //! traces of a build cache and on traces in files.
 
 mod builds;
+mod keys;
 mod list;
 mod policy;
 mod trace;
@@ -103,7 +104,7 @@ fn candidates(parameters: bool) -> Vec<Candidate> {
         let name = format!("Zako, {name}");
         add(&mut all, name, move |bytes| Zako::new(bytes, parameters));
     };
-    for percent in [1, 5, 20, 40] {
+    for percent in [5, 20, 40] {
         let changed = Parameters {
             probation_percent: percent,
             ..is
@@ -112,31 +113,38 @@ fn candidates(parameters: bool) -> Vec<Candidate> {
     }
     let twice = Parameters { kept_from: 2, ..is };
     other("kept from 2 uses", twice);
-    for segments in [32, 256, 1024] {
+    for segments in [16, 256] {
         let changed = Parameters { segments, ..is };
         other(&format!("segments of 1/{segments}"), changed);
     }
-    for percent in [50, 90, 100] {
+    for percent in [25, 50, 90] {
         let changed = Parameters {
             passed_over_percent: percent,
             ..is
         };
         other(&format!("passed over from {percent} %"), changed);
     }
-    for shift in [0, 14, 20] {
+    for ghosts in [0, 1 << 14, 1 << 20] {
+        other(&format!("{ghosts} ghosts"), Parameters { ghosts, ..is });
+    }
+    for percent in [30, 90, 200] {
         let changed = Parameters {
-            ghosts: if shift == 0 { 0 } else { 1 << shift },
+            ghosts_percent: Some(percent),
             ..is
         };
-        other(&format!("{} ghosts", changed.ghosts), changed);
+        other(&format!("ghosts of {percent} % of the cap"), changed);
     }
+    let both = Parameters {
+        ghosts_percent: Some(90),
+        passed_over_percent: 50,
+        ..is
+    };
+    other("ghosts of 90 %, passed over from 50 %", both);
     let units = Parameters {
         large_from: Some(0),
         ..is
     };
     other("each blob a unit", units);
-    let late = Parameters { ahead: 0, ..is };
-    other("no room kept free ahead", late);
     all
 }
 
@@ -150,7 +158,7 @@ fn tables(
     let summaries: Vec<Summary> = traces.iter().map(|trace| Summary::of(trace)).collect();
     for it in &summaries {
         println!(
-            "{} requests for {:.1} GiB; {} blobs of {:.1} GiB, {:.0} % wanted once only.\n",
+            "{} requests for {:.2} GiB; {} blobs of {:.2} GiB, {:.0} % wanted once only.\n",
             it.requests,
             it.bytes as f64 / (1u64 << 30) as f64,
             it.blobs,

@@ -1,7 +1,8 @@
 //! Requests, and traces of others read from files.
 
-use std::collections::HashSet;
 use std::path::Path;
+
+use crate::keys::{KeyMap, KeySet};
 
 /// Somebody wants a blob; what is not there is stored then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub struct Summary {
 impl Summary {
     pub fn of(trace: &[Request]) -> Self {
         let mut summary = Self::default();
-        let (mut seen, mut again) = (HashSet::new(), HashSet::new());
+        let (mut seen, mut again) = (KeySet::default(), KeySet::default());
         for request in trace {
             summary.requests += 1;
             summary.bytes += request.size;
@@ -95,7 +96,7 @@ fn oracle_general(bytes: &[u8]) -> Vec<Request> {
 
 /// A blob under a content address has one size: that of its first request.
 fn same_sizes(trace: &mut [Request]) {
-    let mut sizes = std::collections::HashMap::new();
+    let mut sizes = KeyMap::default();
     for request in trace {
         request.size = *sizes.entry(request.key).or_insert(request.size);
     }

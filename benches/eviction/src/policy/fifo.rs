@@ -1,15 +1,16 @@
 //! First in, first out.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::Policy;
+use crate::keys::KeySet;
 use crate::trace::Request;
 
 pub struct Fifo {
     left: u64,
     capacity: u64,
     order: VecDeque<(u64, u64)>,
-    present: HashSet<u64>,
+    present: KeySet,
 }
 
 impl Fifo {
@@ -18,7 +19,7 @@ impl Fifo {
             left: capacity,
             capacity,
             order: VecDeque::new(),
-            present: HashSet::new(),
+            present: KeySet::default(),
         }
     }
 }

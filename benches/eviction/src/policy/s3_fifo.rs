@@ -1,18 +1,19 @@
 //! S3-FIFO (Yang et al., SOSP '23), object by object: a tenth for the new, a main
 //! queue, and the names of as many bytes of the new that went.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::Policy;
+use crate::keys::{KeyMap, KeySet};
 use crate::trace::Request;
 
 pub struct S3Fifo {
     capacity: u64,
     small: Queue,
     main: Queue,
-    present: HashMap<u64, u8>,
+    present: KeyMap<u8>,
     ghosts: Queue,
-    ghost_set: HashSet<u64>,
+    ghost_set: KeySet,
 }
 
 #[derive(Default)]
@@ -31,9 +32,9 @@ impl S3Fifo {
             capacity,
             small: Queue::default(),
             main: Queue::default(),
-            present: HashMap::new(),
+            present: KeyMap::default(),
             ghosts: Queue::default(),
-            ghost_set: HashSet::new(),
+            ghost_set: KeySet::default(),
         }
     }
 

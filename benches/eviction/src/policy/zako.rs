@@ -4,9 +4,10 @@
 //! Left out: leases, deletes, partial uploads, and with them compaction, which finds
 //! nothing to do when nothing is deleted.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use super::Policy;
+use crate::keys::{KeyMap, KeySet};
 use crate::trace::Request;
 
 /// What could be otherwise; the default is what the store does.
@@ -26,6 +27,8 @@ pub struct Parameters {
     pub passed_over_percent: u64,
     /// How many blobs that went are remembered.
     pub ghosts: usize,
+    /// What those had may come to, in percent of the cap.
+    pub ghosts_percent: Option<u64>,
     /// The room that the janitor keeps free, in segments.
     pub ahead: u64,
 }
@@ -37,7 +40,7 @@ pub struct Zako {
     large_from: u64,
     used: u64,
     moved: u64,
-    blobs: HashMap<u64, Blob>,
+    blobs: KeyMap<Blob>,
     segments: HashMap<u32, Segment>,
     next_segment: u32,
     open: [Option<u32>; 2],
@@ -77,8 +80,10 @@ enum Unit {
 
 #[derive(Default)]
 struct Ghosts {
-    order: VecDeque<u64>,
-    set: HashSet<u64>,
+    order: VecDeque<(u64, u64)>,
+    set: KeySet,
+    /// Of those in the order.
+    bytes: u64,
 }
 
 const HEADER: u64 = 64;
@@ -96,6 +101,7 @@ impl Default for Parameters {
             kept_from: 1,
             passed_over_percent: 75,
             ghosts: 1 << 17,
+            ghosts_percent: None,
             ahead: 2,
         }
     }
@@ -115,7 +121,7 @@ impl Zako {
             large_from: parameters.large_from.unwrap_or(large_from),
             used: 0,
             moved: 0,
-            blobs: HashMap::new(),
+            blobs: KeyMap::default(),
             segments: HashMap::new(),
             next_segment: 0,
             open: [None; 2],
@@ -173,9 +179,9 @@ impl Zako {
             return;
         }
         for key in go {
-            self.blobs.remove(&key);
+            let blob = self.blobs.remove(&key);
             if stream == Stream::Probation {
-                self.ghosts.add(key, self.parameters.ghosts);
+                self.remember(key, blob.map_or(0, |blob| blob.size));
             }
         }
         for key in stay {
@@ -205,8 +211,14 @@ impl Zako {
         self.blobs.remove(&key);
         self.used -= size.next_multiple_of(4096);
         if stream == Stream::Probation {
-            self.ghosts.add(key, self.parameters.ghosts);
+            self.remember(key, size);
         }
+    }
+
+    fn remember(&mut self, key: u64, size: u64) {
+        let percent = self.parameters.ghosts_percent;
+        let bytes = percent.map_or(u64::MAX, |percent| self.cap / 100 * percent);
+        self.ghosts.add(key, size, self.parameters.ghosts, bytes);
     }
 
     fn age(&mut self, key: u64) {
@@ -267,13 +279,15 @@ impl Zako {
 }
 
 impl Ghosts {
-    fn add(&mut self, key: u64, most: usize) {
+    fn add(&mut self, key: u64, size: u64, most: usize, bytes: u64) {
         if self.set.insert(key) {
-            self.order.push_back(key);
-            if self.order.len() > most
-                && let Some(oldest) = self.order.pop_front()
+            self.order.push_back((key, size));
+            self.bytes += size;
+            while (self.order.len() > most || self.bytes > bytes)
+                && let Some((oldest, size)) = self.order.pop_front()
             {
                 self.set.remove(&oldest);
+                self.bytes -= size;
             }
         }
     }
@@ -392,6 +406,18 @@ mod tests {
         assert_eq!(hits(&mut zako, 4096, "a"), "");
         assert_eq!(hits(&mut zako, 4096, "lmnopqrstuvw"), "");
         assert_eq!(hits(&mut zako, 4096, "a"), "a");
+    }
+
+    #[test]
+    fn ghosts_are_bounded_by_number_and_bytes() {
+        let mut ghosts = Ghosts::default();
+        ghosts.add(1, 10, 2, 100);
+        ghosts.add(2, 10, 2, 100);
+        ghosts.add(3, 10, 2, 100);
+        assert!(!ghosts.set.contains(&1) && ghosts.set.contains(&2));
+        ghosts.add(4, 95, 2, 100);
+        assert!(!ghosts.set.contains(&2) && !ghosts.set.contains(&3));
+        assert!(ghosts.set.contains(&4));
     }
 
     #[test]
