@@ -154,15 +154,24 @@ impl Buffers {
         })
     }
 
+    /// An empty one, if there is one now.
+    pub(super) fn try_take(self: &Arc<Self>) -> Option<Buffer> {
+        let mut free = self.free.lock();
+        (free.left > 0).then(|| self.one_of(&mut free))
+    }
+
     /// An empty one, when there is one. Blocks.
     pub(super) fn take(self: &Arc<Self>) -> Buffer {
         let mut free = self.free.lock();
         while free.left == 0 {
             self.changed.wait(&mut free);
         }
+        self.one_of(&mut free)
+    }
+
+    fn one_of(self: &Arc<Self>, free: &mut Free) -> Buffer {
         free.left -= 1;
         let data = free.buffers.pop();
-        drop(free);
         Buffer {
             data: data.unwrap_or_else(|| Vec::with_capacity(BUFFER)),
             home: Arc::clone(self),
@@ -258,6 +267,7 @@ mod tests {
             let buffers = Arc::clone(&buffers);
             move || buffers.take().data.as_ptr() as usize
         });
+        assert!(buffers.try_take().is_none());
         drop(two);
         assert_eq!(waiting.join().unwrap(), place);
         drop(one);

@@ -68,9 +68,11 @@ struct Worker<'a> {
     walk: &'a Walk<'a>,
     /// For the upload, when they are some.
     ready: Vec<Upload>,
-    /// The same, with their ends in the buffer that has their content.
-    kept: Vec<(Digest, usize)>,
+    /// Full buffers that have the content of some of these.
+    full: usize,
     buffer: Option<Buffer>,
+    /// The files in the buffer, and where each of them ends.
+    kept: Vec<(Digest, usize)>,
     /// For files that are not kept.
     step: Vec<u8>,
 }
@@ -90,8 +92,10 @@ const BUFFERS: usize = 256;
 /// Files that a thread reads one after the other.
 const FILES: usize = 32;
 
-/// Blobs that are handed to the upload at once: handing over costs a wake-up.
-const GROUP: usize = 64;
+/// Blobs and buffers that are handed to the upload at once: what is handed over is
+/// asked for, and a question costs the same for few blobs as for many.
+const GROUP: usize = 512;
+const GROUP_BUFFERS: usize = 16;
 
 /// Reads `root`, and gives out each blob of the tree as soon as it is known. Blocks.
 pub(super) fn walk(
@@ -144,8 +148,9 @@ impl<'a> Worker<'a> {
         Self {
             walk,
             ready: Vec::new(),
-            kept: Vec::new(),
+            full: 0,
             buffer: None,
+            kept: Vec::new(),
             step: Vec::new(),
         }
     }
@@ -226,10 +231,14 @@ impl<'a> Worker<'a> {
             depth: depth + 1,
             parent: Some((Arc::clone(&folder), name)),
         });
-        let reads = files.chunks(FILES).map(|names| Job::Files {
-            folder: Arc::clone(&folder),
-            open: Arc::clone(&open),
-            names: names.to_vec(),
+        let mut files = files.into_iter().peekable();
+        let reads = std::iter::from_fn(|| {
+            files.peek()?;
+            Some(Job::Files {
+                folder: Arc::clone(&folder),
+                open: Arc::clone(&open),
+                names: files.by_ref().take(FILES).collect(),
+            })
         });
         {
             let mut state = self.walk.state.lock();
@@ -274,7 +283,7 @@ impl<'a> Worker<'a> {
                 digest
             };
             bytes += digest.size();
-            if self.waiting() >= GROUP {
+            if self.waiting() >= GROUP || self.full >= GROUP_BUFFERS {
                 self.hand_over()?;
             }
             let node = Node::File { digest, mode };
@@ -302,34 +311,45 @@ impl<'a> Worker<'a> {
 
     /// A buffer with room for a file of this size.
     fn buffer(&mut self, size: u64) -> Result<&mut Buffer> {
-        if self
-            .buffer
-            .as_ref()
-            .is_some_and(|buffer| !buffer.has_room(size))
-        {
-            // The buffer that is waited for may be this one.
-            self.hand_over()?;
-        }
-        let buffers = &self.walk.buffers;
-        Ok(self.buffer.get_or_insert_with(|| buffers.take()))
+        let buffer = match self.buffer.take() {
+            Some(buffer) if buffer.has_room(size) => buffer,
+            full => {
+                self.finish(full);
+                match self.walk.buffers.try_take() {
+                    Some(buffer) => buffer,
+                    None => {
+                        // What this thread holds back is a part of what is waited for.
+                        self.hand_over()?;
+                        self.walk.buffers.take()
+                    }
+                }
+            }
+        };
+        Ok(self.buffer.insert(buffer))
+    }
+
+    /// Makes ready what is kept in this buffer.
+    fn finish(&mut self, buffer: Option<Buffer>) {
+        let Some(buffer) = buffer else { return };
+        let content = Bytes::from_owner(buffer);
+        let mut from = 0;
+        self.ready.extend(self.kept.drain(..).map(|(digest, end)| {
+            let source = Source::Bytes(content.slice(from..end));
+            from = end;
+            Upload { digest, source }
+        }));
+        self.full += 1;
     }
 
     /// Gives to the upload what is ready.
     fn hand_over(&mut self) -> Result<()> {
-        let mut group = Vec::with_capacity(self.waiting());
-        if let Some(buffer) = self.buffer.take() {
-            let content = Bytes::from_owner(buffer);
-            let mut from = 0;
-            group.extend(self.kept.drain(..).map(|(digest, end)| {
-                let source = Source::Bytes(content.slice(from..end));
-                from = end;
-                Upload { digest, source }
-            }));
-        }
-        group.append(&mut self.ready);
+        let buffer = self.buffer.take();
+        self.finish(buffer);
+        self.full = 0;
+        let ready = std::mem::take(&mut self.ready);
         // The upload ended with an error, which is the one that counts.
         let ended = |_| CasError::new(ErrorKind::Internal, "the upload ended early");
-        self.walk.uploads.blocking_send(group).map_err(ended)
+        self.walk.uploads.blocking_send(ready).map_err(ended)
     }
 }
 
