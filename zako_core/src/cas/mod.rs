@@ -119,7 +119,8 @@ pub trait Cas: fmt::Debug + Send + Sync + 'static {
         .await
     }
 
-    /// Reads many small blobs whole; one outcome each, in order.
+    /// Reads many small blobs whole; one outcome each, in order. They may share
+    /// memory: who keeps one of many for long copies it.
     ///
     /// A store overrides this where a batch is cheaper than its parts.
     async fn fetch_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {

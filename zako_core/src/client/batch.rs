@@ -22,9 +22,6 @@ pub(super) const ENTRY_OVERHEAD: u64 = 64;
 /// Calls under way at once for one batch of the caller.
 const AHEAD: usize = 8;
 
-/// What is made of a batch at once, in bytes.
-const PIECE: usize = 256 * 1024;
-
 /// From here on hashing is left to a thread that may block, in bytes.
 const HASH_INLINE: usize = 512 * 1024;
 
@@ -96,7 +93,7 @@ impl Client {
                     };
                     (fields, data.clone())
                 }),
-                PIECE,
+                BatchWriter::PIECE,
             );
             within(limit, async move {
                 let body = Outgoing::Batch(body?);

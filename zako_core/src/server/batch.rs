@@ -35,9 +35,6 @@ const MAX_TOTAL: u64 = 4 * 1024 * 1024;
 /// The longest request in bytes: the blobs, their digests and the message's head.
 const MAX_REQUEST: usize = 6 * 1024 * 1024 + frame::HEAD_LEN;
 
-/// What is made of an answer at once.
-const PIECE: usize = 256 * 1024;
-
 /// The tower service that answers batch calls.
 #[derive(Clone)]
 pub(super) struct BatchService(Arc<Shared>);
@@ -163,7 +160,7 @@ async fn download(shared: &Shared, request: Pieces) -> Result<BatchWriter, Statu
         };
         (fields, data)
     });
-    BatchWriter::new(entries, PIECE).map_err(bad_frame)
+    BatchWriter::new(entries, BatchWriter::PIECE).map_err(bad_frame)
 }
 
 /// The sum of the blobs' sizes, which is bounded.

@@ -4,6 +4,8 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::FutureExt;
+use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +59,39 @@ impl RequestBody {
 
     /// The next bytes; `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        loop {
+            // Most of it has come already: then no timer has to be set.
+            let at_hand = match self.goes_on() {
+                true => self.body.frame().now_or_never(),
+                false => None,
+            };
+            let frame = match at_hand {
+                Some(frame) => frame,
+                None => self.wait().await?,
+            };
+            match frame {
+                None => return Ok(None),
+                Some(Err(status)) => return Err(Broken::Gone(status)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether nothing has ended the call yet.
+    fn goes_on(&self) -> bool {
+        let now = Instant::now();
+        let deadline = self.deadline.as_ref().map(|timer| timer.deadline());
+        !self.abort.is_cancelled()
+            && now < self.progress + self.idle
+            && deadline.is_none_or(|at| now < at)
+    }
+
+    /// Waits for the next frame, and for what ends the call.
+    async fn wait(&mut self) -> Result<Option<Result<Frame<Bytes>, Status>>, Broken> {
         let Self {
             body,
             idle,
@@ -79,15 +114,7 @@ impl RequestBody {
                     }
                     idle_timer.as_mut().reset(due);
                 }
-                frame = body.frame() => match frame {
-                    None => return Ok(None),
-                    Some(Err(status)) => return Err(Broken::Gone(status)),
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            return Ok(Some(data));
-                        }
-                    }
-                },
+                frame = body.frame() => return Ok(frame),
             }
         }
     }

@@ -23,8 +23,8 @@ pub(super) struct BufferPool {
     large: Mutex<Vec<Box<[u8]>>>,
 }
 
-/// So many of each size are kept: 8 MiB in all.
-const MOST_STEPS: usize = 16;
+/// So many of each size are kept: 12 MiB in all.
+const MOST_STEPS: usize = 32;
 const MOST_LARGE: usize = 4;
 
 /// A buffer of the length asked for; derefs to it.

@@ -296,6 +296,8 @@ fn load(segment: Arc<Segment>, seen: &mut Seen) -> Result<Loaded> {
     if segment.file.length().map_err(wrap)? != found.end {
         segment.file.set_len(found.end).map_err(wrap)?;
     }
+    // A process that was killed may have left room behind the end.
+    segment.file.trim().map_err(wrap)?;
     // What was just read may be in memory only: a record that was written
     // and not synced when the process was killed.
     segment.file.sync_data().map_err(wrap)?;

@@ -1,5 +1,7 @@
 //! Writing batches of blobs.
 
+use std::collections::VecDeque;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 use prost::encoding::{encode_varint, encoded_len_varint};
@@ -22,6 +24,8 @@ pub struct BatchWriter {
     most: usize,
     /// The bytes that are in no piece yet.
     left: usize,
+    /// The last pieces: their buffers are used again once they are on their way.
+    given: VecDeque<Bytes>,
     /// A blob that is written without a copy after the piece before it.
     next: Bytes,
 }
@@ -36,11 +40,18 @@ struct Entry {
 /// Shorter blobs are copied: a write for each would cost more.
 const COPY_BELOW: usize = 64 * 1024;
 
+/// So many buffers are used in turn: what HTTP/2 takes ahead, and one.
+const BUFFERS: usize = 4;
+
 /// The `Entry` fields of the message and the `data` of an entry.
 const ENTRY_TAG: u8 = 1 << 3 | 2;
 const DATA_TAG: u8 = 2 << 3 | 2;
 
 impl BatchWriter {
+    /// A good length of pieces, in bytes: in the core's cache, and short enough for
+    /// malloc to keep what is given back.
+    pub const PIECE: usize = 120 * 1024;
+
     /// A message of these entries, in pieces of about `most` bytes. The first of a
     /// pair has the fields of an entry but for `data`, which is the second.
     ///
@@ -89,6 +100,7 @@ impl BatchWriter {
             entries: written.into_iter(),
             most: most.max(COPY_BELOW),
             left: HEAD_LEN + length,
+            given: VecDeque::new(),
             next: Bytes::new(),
         })
     }
@@ -101,7 +113,7 @@ impl BatchWriter {
         if self.is_over() {
             return None;
         }
-        let mut piece = BytesMut::with_capacity(self.most.min(self.left));
+        let mut piece = self.buffer();
         while let Some(Entry { head, data }) = self.entries.as_slice().first() {
             let copied = match data.len() {
                 length if length < COPY_BELOW => length,
@@ -123,7 +135,24 @@ impl BatchWriter {
             }
         }
         self.left -= piece.len() + self.next.len();
-        Some(piece.freeze())
+        let piece = piece.freeze();
+        if self.left > 0 && self.given.len() < BUFFERS {
+            self.given.push_back(piece.clone());
+        }
+        Some(piece)
+    }
+
+    /// A buffer for a piece: fresh ones cost more than what is written into them.
+    fn buffer(&mut self) -> BytesMut {
+        match self.given.pop_front().map(Bytes::try_into_mut) {
+            Some(Ok(mut buffer)) => {
+                buffer.clear();
+                return buffer;
+            }
+            Some(Err(busy)) => self.given.push_front(busy),
+            None => {}
+        }
+        BytesMut::with_capacity(self.most.min(self.left))
     }
 
     /// Whether all pieces were given.

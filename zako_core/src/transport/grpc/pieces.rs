@@ -22,8 +22,8 @@ pub struct Pieces {
     len: usize,
 }
 
-/// Shorter pieces are copied together: each may keep the buffer alive that it was
-/// received in, which is as long as the longest frame.
+/// Shorter pieces but for the first are copied together: each may keep the buffer
+/// alive that it was received in, which is as long as the longest frame.
 const SHARED_FROM: usize = 64 * 1024;
 
 impl Pieces {
@@ -45,7 +45,11 @@ impl Pieces {
     /// Adds what came next.
     pub fn push(&mut self, piece: Bytes) {
         self.len += piece.len();
-        if piece.len() < SHARED_FROM {
+        let is_first = self.len == piece.len();
+        if piece.is_empty() {
+            return;
+        }
+        if piece.len() < SHARED_FROM && !is_first {
             self.short.extend_from_slice(&piece);
         } else {
             self.end_short();
@@ -125,10 +129,11 @@ impl Buf for Pieces {
 
     fn copy_to_bytes(&mut self, length: usize) -> Bytes {
         if let Some(first) = self.pieces.front_mut()
-            && length < first.len()
+            && length <= first.len()
         {
-            self.len -= length;
-            return first.split_to(length);
+            let part = first.slice(..length);
+            self.advance(length);
+            return part;
         }
         let mut copy = BytesMut::with_capacity(length);
         while copy.len() < length {
@@ -178,7 +183,7 @@ mod tests {
         }
         // A short one lets go of the buffer that it came in.
         let buffer = Bytes::from(vec![7; SHARED_FROM]);
-        let mut pieces = Pieces::new();
+        let mut pieces = Pieces::from(Bytes::from_static(b"first"));
         pieces.push(buffer.slice(..SHARED_FROM - 1));
         assert!(buffer.is_unique());
     }

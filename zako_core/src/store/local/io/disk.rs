@@ -175,6 +175,18 @@ impl BackendFile for DiskFile {
         let _ = (offset, length);
     }
 
+    #[cfg(target_os = "linux")]
+    fn preallocate(&self, offset: u64, length: u64) -> bool {
+        use rustix::fs::{FallocateFlags, fallocate};
+        fallocate(&*self.file, FallocateFlags::KEEP_SIZE, offset, length).is_ok()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn trim(&self) -> io::Result<()> {
+        // Cutting a file where it ends frees what lies behind.
+        self.file.set_len(self.length()?)
+    }
+
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.file.set_len(length)
     }

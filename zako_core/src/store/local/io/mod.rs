@@ -70,6 +70,18 @@ pub trait BackendFile: fmt::Debug + Send + Sync + 'static {
     /// Asks the system to begin writing a part to disk, without waiting.
     fn start_writeback(&self, offset: u64, length: u64);
 
+    /// Takes room on disk for bytes behind the file's end, whose length stays: then
+    /// writing and syncing them changes less. A hint; `false` if it was not taken.
+    fn preallocate(&self, offset: u64, length: u64) -> bool {
+        let _ = (offset, length);
+        false
+    }
+
+    /// Gives back what was preallocated behind the file's end.
+    fn trim(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Cuts the file, or lengthens it with zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 
