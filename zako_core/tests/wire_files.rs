@@ -15,6 +15,7 @@ mod wire_harness;
 use std::fs::File;
 use std::io::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
@@ -24,6 +25,9 @@ use zako_core::Digest;
 use zako_core::server::{ListenAddr, Server, ServerOptions};
 
 const LENGTH: usize = 3_000_001;
+
+/// The payload of a message, if not set otherwise.
+const MESSAGE: usize = 256 * 1024;
 
 struct Stored {
     cas: Arc<MapCas>,
@@ -58,6 +62,12 @@ impl Stored {
     }
 }
 
+/// What comes of a range: its last message is read.
+fn mixed(data: &[u8], message: usize) -> Vec<u8> {
+    let filed = data.len().saturating_sub(1) / message * message;
+    [&data[..filed], &inverted(&data[filed..])].concat()
+}
+
 fn inverted(data: &[u8]) -> Vec<u8> {
     data.iter().map(|byte| !byte).collect()
 }
@@ -65,7 +75,7 @@ fn inverted(data: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn all_ranges_come_from_the_file_whatever_the_windows_and_messages_are() {
     let stored = Stored::new();
-    for message in [256 * 1024, 20_001, 70_001] {
+    for message in [256 * 1024, 100_001, 131_072] {
         let mut options = ServerOptions::default();
         options.download_message_bytes = message;
         let server = stored.serve(options).await;
@@ -77,7 +87,7 @@ async fn all_ranges_come_from_the_file_whatever_the_windows_and_messages_are() {
                 let answer = client.download(asked).await;
                 let came = answer.expect(code::OK).data();
                 assert!(
-                    came == stored.data[start..start + length],
+                    came == mixed(&stored.data[start..start + length], message),
                     "{start} {length}"
                 );
             }
@@ -96,14 +106,16 @@ async fn streams_of_a_connection_get_their_own_bytes() {
         .into_iter()
         .zip(futures::future::join_all(answers).await)
     {
-        assert!(answer.expect(code::OK).data() == stored.data[start..]);
+        assert!(answer.expect(code::OK).data() == mixed(&stored.data[start..], MESSAGE));
     }
 }
 
 #[tokio::test]
 async fn more_streams_than_there_is_room_for_are_read() {
     let stored = Stored::new();
-    let server = stored.serve(ServerOptions::default()).await;
+    let mut options = ServerOptions::default();
+    options.download_message_bytes = 1_000;
+    let server = stored.serve(options).await;
     // Each of them takes a place for what it doesn't read, until it goes on.
     let mut stalled = Vec::new();
     let mut clients = Vec::new();
@@ -111,7 +123,7 @@ async fn more_streams_than_there_is_room_for_are_read() {
         let mut client = Client::with_windows(server.addr, 300, 65_535).await;
         client.token = Some(client.negotiate().await);
         let mut call = client.call(DOWNLOAD, &[]).await;
-        let asked = metadata(&stored.digest, 0, Some(1_000));
+        let asked = metadata(&stored.digest, 0, Some(2_000));
         call.send(framed(asked).into(), true).await;
         let response = (&mut call.response).await.unwrap();
         stalled.push(response.into_body());
@@ -125,18 +137,21 @@ async fn more_streams_than_there_is_room_for_are_read() {
             body.flow_control().release_capacity(piece.len()).unwrap();
             came.extend_from_slice(&piece);
         }
-        let payload = &came[came.len() - 1_000..];
-        if payload == &stored.data[..1_000] {
+        // A message's length and field take 8 bytes.
+        let (first, second) = came.split_at(1_008);
+        if first[8..] == stored.data[..1_000] {
             filed += 1;
         } else {
-            assert!(payload == inverted(&stored.data[..1_000]));
+            assert!(first[8..] == inverted(&stored.data[..1_000]));
             read += 1;
         }
+        assert!(second[8..] == inverted(&stored.data[1_000..2_000]));
     }
     assert!(filed >= 200 && read >= 40, "{filed} {read}");
     // All places are free again.
-    let answer = clients[0].download(metadata(&stored.digest, 0, None)).await;
-    assert!(answer.expect(code::OK).data() == stored.data);
+    let asked = metadata(&stored.digest, 0, Some(2_000));
+    let answer = clients[0].download(asked).await;
+    assert!(answer.expect(code::OK).data() == mixed(&stored.data[..2_000], 1_000));
 }
 
 #[tokio::test]
@@ -174,7 +189,7 @@ async fn a_file_that_is_cut_short_ends_the_answer_without_a_wrong_byte() {
     let answer = other
         .download(metadata(&stored.digest, 0, Some(90_000)))
         .await;
-    assert!(answer.expect(code::OK).data() == stored.data[..90_000]);
+    assert!(answer.expect(code::OK).data() == inverted(&stored.data[..90_000]));
 }
 
 #[tokio::test]
@@ -194,7 +209,7 @@ async fn unix_sockets_take_files_too() {
     let mut client = Client::over(socket, 1 << 24, 1 << 26).await;
     client.token = Some(client.negotiate().await);
     let answer = client.download(metadata(&stored.digest, 0, None)).await;
-    assert!(answer.expect(code::OK).data() == stored.data);
+    assert!(answer.expect(code::OK).data() == mixed(&stored.data, MESSAGE));
     client.cut().await;
     stop.send(()).unwrap();
     task.await.unwrap().unwrap();
@@ -218,4 +233,26 @@ async fn readers_that_go_away_leave_no_file_open() {
     })
     .await;
     drop(TcpStream::connect(server.addr).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_has_few_files_and_in_the_end_none() {
+    let stored = Stored::new();
+    let mut options = ServerOptions::default();
+    options.download_idle_timeout = Duration::from_millis(500);
+    let server = stored.serve(options).await;
+    let mut client = Client::with_windows(server.addr, 20, 65_535).await;
+    client.token = Some(client.negotiate().await);
+    let mut stalled = Vec::new();
+    for _ in 0..40 {
+        let mut call = client.call(DOWNLOAD, &[]).await;
+        let asked = metadata(&stored.digest, 0, Some(1_000_000));
+        call.send(framed(asked).into(), true).await;
+        stalled.push(call);
+    }
+    wire_harness::until("the file is let go", || {
+        Arc::strong_count(&stored.file) == 2
+    })
+    .await;
+    drop(stalled);
 }

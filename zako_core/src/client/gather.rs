@@ -37,10 +37,7 @@ struct Blob {
     stored: oneshot::Sender<Result<Stored>>,
 }
 
-/// The right to one call; passed on to those who wait when it drops.
-struct Turn(Client);
-
-/// Has such a right, and makes calls for those who wait.
+/// Has the right to one call at a time, and makes calls for those who wait.
 struct Carrier {
     client: Client,
     over: bool,
@@ -62,27 +59,28 @@ impl Gathering {
 impl Client {
     /// Stores one blob that fits into a batch.
     pub(super) async fn put_gathered(&self, digest: Digest, data: Bytes) -> Result<Stored> {
-        let queued = {
-            let mut waiting = self.0.gathering.waiting.lock();
-            if waiting.calls < MOST_CALLS {
-                waiting.calls += 1;
-                None
-            } else {
-                let (stored, outcome) = oneshot::channel();
-                let data = data.clone();
-                waiting.blobs.push_back(Blob {
-                    digest,
-                    data,
-                    stored,
-                });
-                Some(outcome)
-            }
+        let (stored, outcome) = oneshot::channel();
+        let blob = Blob {
+            digest,
+            data,
+            stored,
         };
-        let Some(outcome) = queued else {
-            let _turn = Turn(self.clone());
-            let outcomes = self.put_small(&[(digest, data)]).await;
-            return outcomes.into_iter().next().unwrap_or_else(ended);
+        let gathering = &self.0.gathering;
+        let begins = {
+            let mut waiting = gathering.waiting.lock();
+            waiting.blobs.push_back(blob);
+            let begins = waiting.calls < MOST_CALLS;
+            waiting.calls += usize::from(begins);
+            begins
         };
+        if begins {
+            // Not in this future: who stops polling it would hold up the others.
+            let carrier = Carrier {
+                client: self.clone(),
+                over: false,
+            };
+            gathering.runtime.spawn(carrier.run());
+        }
         outcome.await.unwrap_or_else(|_| ended())
     }
 }
@@ -120,23 +118,6 @@ impl Carrier {
         };
         let count = waiting.blobs.iter().take_while(fits).count().max(1);
         Some(waiting.blobs.drain(..count).collect())
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let gathering = &self.0.0.gathering;
-        let mut waiting = gathering.waiting.lock();
-        if waiting.blobs.is_empty() {
-            waiting.calls -= 1;
-            return;
-        }
-        drop(waiting);
-        let carrier = Carrier {
-            client: self.0.clone(),
-            over: false,
-        };
-        gathering.runtime.spawn(carrier.run());
     }
 }
 

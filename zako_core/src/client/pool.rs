@@ -38,6 +38,9 @@ struct Growth {
 /// server refused another one.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 
+/// How long a heavy load waits for a connection of its own.
+const WORTH_WAITING: Duration = Duration::from_secs(1);
+
 impl Pool {
     pub(super) fn new(url: ServerUrl, options: ClientOptions) -> Self {
         Self {
@@ -83,10 +86,16 @@ impl Pool {
                 return Ok(lane);
             }
             if let Some(connection) = live.iter().find(|one| one.current().is_none()) {
-                self.negotiate(connection, live.len() > 1).await?;
+                match self.negotiate(connection, live.len() > 1).await {
+                    // It is out of the pool; the others are as good as before.
+                    Err(error) if live.len() > 1 => {
+                        tracing::debug!(%error, "a further connection has no session");
+                    }
+                    other => other?,
+                }
                 continue;
             }
-            if live.len() < self.options.max_connections && self.grow(live.len(), load).await? {
+            if live.len() < self.options.max_connections && self.grow_for(load, live.len()).await? {
                 continue;
             }
             if load == Load::Heavy
@@ -104,6 +113,24 @@ impl Pool {
                 && !connection.is_retired()
             {
                 return Ok(lane);
+            }
+        }
+    }
+
+    /// As [`grow`](Self::grow), but where streams are free, only for as long as the load
+    /// is worth waiting for.
+    async fn grow_for(&self, load: Load, known: usize) -> Result<bool> {
+        if load == Load::Light || known == 0 {
+            return self.grow(known, load).await;
+        }
+        match tokio::time::timeout(WORTH_WAITING, self.grow(known, load)).await {
+            Ok(grown) => grown,
+            Err(_) => {
+                // Else someone else is trying already.
+                if let Ok(mut growth) = self.opening.try_lock() {
+                    growth.not_before = Some(Instant::now() + REFUSED_FOR);
+                }
+                Ok(false)
             }
         }
     }

@@ -64,13 +64,17 @@ impl DownloadBody {
     /// The next message as a part of a file.
     fn extent(&mut self) -> Option<ExtentBuf> {
         // A step that is being read comes first.
-        if self.left == 0 || self.asked.is_some() {
+        if self.asked.is_some() {
             return None;
         }
         let extent = self.blob.raw_extent()?;
         let began = std::time::Instant::now();
-        let most = self.framer.max_payload().min(SLOT) as u64;
-        let length = self.left.min(most) as usize;
+        let length = self.framer.max_payload().min(SLOT);
+        // The last message is read: when the body has ended nobody watches whether the
+        // peer takes it, and until then it would keep the file.
+        if self.left <= length as u64 {
+            return None;
+        }
         let part = FileExtent {
             file: Arc::clone(&extent.file),
             offset: extent.offset + (self.blob.len() - self.left),

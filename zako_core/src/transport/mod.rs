@@ -1,3 +1,4 @@
 //! How bytes move: one road a module.
 
 pub mod grpc;
+pub(crate) mod outbox;

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rustix::buffer::spare_capacity;
@@ -34,6 +35,8 @@ struct Free {
     buffers: Vec<Vec<u8>>,
     /// Those and the ones that may still be made.
     left: usize,
+    /// Nobody waits again before one is given back.
+    kept: bool,
 }
 
 /// A buffer, given back when it drops.
@@ -49,6 +52,9 @@ pub(super) const BUFFER: usize = 256 * 1024;
 /// The size of a read of a large file, in bytes: it stays in the L2 cache until it
 /// is hashed.
 const STEP: usize = 128 * 1024;
+
+/// For how long nothing may be given back before files are not kept any more.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Opens a file in an open folder.
 pub(super) fn open(folder: impl AsFd, name: &[u8], path: &dyn Fn() -> PathBuf) -> Result<Opened> {
@@ -149,6 +155,7 @@ impl Buffers {
             free: Mutex::new(Free {
                 buffers: Vec::new(),
                 left: most,
+                kept: false,
             }),
             changed: Condvar::new(),
         })
@@ -160,13 +167,17 @@ impl Buffers {
         (free.left > 0).then(|| self.one_of(&mut free))
     }
 
-    /// An empty one, when there is one. Blocks.
-    pub(super) fn take(self: &Arc<Self>) -> Buffer {
+    /// An empty one, when there is one; `None` if none is given back for a while: the
+    /// store may keep what it is given. Blocks.
+    pub(super) fn take(self: &Arc<Self>) -> Option<Buffer> {
         let mut free = self.free.lock();
         while free.left == 0 {
-            self.changed.wait(&mut free);
+            if free.kept || self.changed.wait_for(&mut free, PATIENCE).timed_out() {
+                free.kept = true;
+                return None;
+            }
         }
-        self.one_of(&mut free)
+        Some(self.one_of(&mut free))
     }
 
     fn one_of(self: &Arc<Self>, free: &mut Free) -> Buffer {
@@ -204,6 +215,7 @@ impl Drop for Buffer {
         let mut free = self.home.free.lock();
         free.buffers.push(data);
         free.left += 1;
+        free.kept = false;
         self.home.changed.notify_one();
     }
 }
@@ -244,7 +256,7 @@ mod tests {
                 }
                 _ => {}
             }
-            let mut buffer = buffers.take();
+            let mut buffer = buffers.take().unwrap();
             let outcome = file.keep(&mut buffer, &|| path.clone());
             if change == "none" {
                 assert_eq!(outcome.unwrap(), zako_digest::hash::bytes(&[7; 1000]));
@@ -260,12 +272,12 @@ mod tests {
     #[test]
     fn buffers_are_waited_for_and_used_again() {
         let buffers = Buffers::new(2);
-        let (one, two) = (buffers.take(), buffers.take());
+        let (one, two) = (buffers.take().unwrap(), buffers.take().unwrap());
         assert!(one.has_room(BUFFER as u64 - 1) && !one.has_room(BUFFER as u64));
         let place = two.data.as_ptr() as usize;
         let waiting = std::thread::spawn({
             let buffers = Arc::clone(&buffers);
-            move || buffers.take().data.as_ptr() as usize
+            move || buffers.take().unwrap().data.as_ptr() as usize
         });
         assert!(buffers.try_take().is_none());
         drop(two);

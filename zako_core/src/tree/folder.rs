@@ -65,7 +65,10 @@ impl Folder {
                 }
                 std::mem::take(&mut open.entries)
             };
-            let blob = Directory::new(entries)?.encode();
+            let directory = Directory::new(entries);
+            let blob = directory
+                .map_err(|error| error.with_path(&folder.path))?
+                .encode();
             if blob.len() as u64 > MAX_DIRECTORY {
                 let text = "a folder has more entries than a directory can list";
                 let error = CasError::new(ErrorKind::InvalidArgument, text);

@@ -40,8 +40,9 @@ const AHEAD: usize = 16;
 ///
 /// Equal folders give equal digests. The root's own mode and name are not part of
 /// it; a `path` that is a link to a folder means that folder, links below it are
-/// stored as links. Small files are read once and kept until the store has told
-/// whether it lacks them, 64 MiB of them at most.
+/// stored as links. Small files are read once and kept until they are stored or the
+/// store has told that it has them, 64 MiB of them at most; while a store keeps what it
+/// is given, further files are read again to be sent.
 ///
 /// # Errors
 /// Those of reading the folder and its files, with the path;

@@ -184,6 +184,11 @@ impl<'a> Worker<'a> {
                 }) => self.read(&folder, &open, names),
                 None => self.hand_over(),
             };
+            // Folders without files hand nothing over themselves.
+            let outcome = outcome.and_then(|()| match self.waiting() >= GROUP {
+                true => self.hand_over(),
+                false => Ok(()),
+            });
             state = self.walk.state.lock();
             state.busy -= 1;
             if let Err(error) = outcome {
@@ -269,9 +274,12 @@ impl<'a> Worker<'a> {
             let path = || path_of(folder, &name);
             let file = content::open(open, &name, &path)?;
             let (mode, size) = (file.mode(), file.size());
-            let keep = size <= self.walk.options.transfer.small_bytes && size < BUFFER as u64;
-            let digest = if keep {
-                let buffer = self.buffer(size)?;
+            let small = size <= self.walk.options.transfer.small_bytes && size < BUFFER as u64;
+            let buffer = match small {
+                true => self.buffer(size)?,
+                false => None,
+            };
+            let digest = if let Some(buffer) = buffer {
                 let digest = file.keep(buffer, &path)?;
                 let end = buffer.len();
                 self.kept.push((digest, end));
@@ -309,8 +317,8 @@ impl<'a> Worker<'a> {
         self.ready.len() + self.kept.len()
     }
 
-    /// A buffer with room for a file of this size.
-    fn buffer(&mut self, size: u64) -> Result<&mut Buffer> {
+    /// A buffer with room for a file of this size, if the store gives them back.
+    fn buffer(&mut self, size: u64) -> Result<Option<&mut Buffer>> {
         let buffer = match self.buffer.take() {
             Some(buffer) if buffer.has_room(size) => buffer,
             full => {
@@ -320,12 +328,15 @@ impl<'a> Worker<'a> {
                     None => {
                         // What this thread holds back is a part of what is waited for.
                         self.hand_over()?;
-                        self.walk.buffers.take()
+                        match self.walk.buffers.take() {
+                            Some(buffer) => buffer,
+                            None => return Ok(None),
+                        }
                     }
                 }
             }
         };
-        Ok(self.buffer.insert(buffer))
+        Ok(Some(self.buffer.insert(buffer)))
     }
 
     /// Makes ready what is kept in this buffer.

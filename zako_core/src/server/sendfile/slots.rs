@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::fs::File;
+use std::io::{Error, Result};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -15,6 +16,9 @@ pub(in crate::server) const SLOT: usize = 256 * 1024;
 /// As many frames of all connections can be on their way; more are copied. The
 /// addresses take 64 MiB, of which no page is ever touched.
 const SLOTS: usize = 256;
+
+/// As many of one connection, whose peer may read nothing of them.
+const SLOTS_EACH: usize = 16;
 
 /// Zeros that stand for parts of files: who writes them to a socket finds out by
 /// their address what to send.
@@ -28,6 +32,8 @@ pub(in crate::server) struct Slots {
 #[derive(Debug)]
 pub(in crate::server) struct Road {
     pub(super) slots: Arc<Slots>,
+    /// The slots that it has.
+    taken: AtomicUsize,
     /// Something was framed that could not be read: nothing may follow.
     broken: AtomicBool,
 }
@@ -48,17 +54,24 @@ impl Slots {
         }
     }
 
-    /// What the bytes at this address stand for, if for anything.
-    pub(super) fn part(&self, bytes: &[u8]) -> Option<FileExtent> {
+    /// What the bytes at this address stand for, if they stand for anything.
+    ///
+    /// # Errors
+    /// If they did once: nothing may be sent in their place.
+    pub(super) fn part(&self, bytes: &[u8]) -> Result<Option<FileExtent>> {
         let at = (bytes.as_ptr() as usize).wrapping_sub(self.zeros.as_ptr() as usize);
         if at >= self.zeros.len() || bytes.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let part = self.parts[at / SLOT].lock();
-        part.as_ref().map(|part| FileExtent {
-            file: Arc::clone(&part.file),
-            offset: part.offset + (at % SLOT) as u64,
-        })
+        match &*self.parts[at / SLOT].lock() {
+            Some(part) => Ok(Some(FileExtent {
+                file: Arc::clone(&part.file),
+                offset: part.offset + (at % SLOT) as u64,
+            })),
+            None => Err(Error::other(
+                "a part of a blob was let go before it was sent",
+            )),
+        }
     }
 }
 
@@ -74,6 +87,7 @@ impl Road {
     pub(in crate::server) fn new(slots: Arc<Slots>) -> Self {
         Self {
             slots,
+            taken: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
         }
     }
@@ -88,9 +102,14 @@ impl Road {
 }
 
 impl Slot {
-    /// `None` if all slots are taken.
+    /// `None` if all slots are taken, or too many by this connection.
     pub(super) fn take(road: &Arc<Road>, part: FileExtent) -> Option<Self> {
+        // Two streams at once may get one more: it is no exact bound.
+        if road.taken.load(Ordering::Relaxed) >= SLOTS_EACH {
+            return None;
+        }
         let number = road.slots.free.lock().pop()?;
+        road.taken.fetch_add(1, Ordering::Relaxed);
         *road.slots.parts[number].lock() = Some(part);
         Some(Self {
             road: Arc::clone(road),
@@ -120,6 +139,7 @@ impl Drop for Slot {
         let slots = &self.road.slots;
         *slots.parts[self.number].lock() = None;
         slots.free.lock().push(self.number);
+        self.road.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -140,19 +160,23 @@ mod tests {
             Slot::take(&road, part(100)).unwrap(),
             Slot::take(&road, part(9_000)).unwrap(),
         );
-        assert_eq!(slots.part(first.stand_in(7, 20)).unwrap().offset, 107);
-        assert_eq!(slots.part(second.stand_in(0, SLOT)).unwrap().offset, 9_000);
-        assert!(slots.part(&[1, 2, 3]).is_none());
-        let gone = first.stand_in(0, 0).as_ptr();
+        let offset = |bytes| slots.part(bytes).unwrap().unwrap().offset;
+        assert_eq!(offset(first.stand_in(7, 20)), 107);
+        assert_eq!(offset(second.stand_in(0, SLOT)), 9_000);
+        assert!(slots.part(&[1, 2, 3]).unwrap().is_none());
+        let gone = first.number * SLOT;
         drop(first);
+        assert!(slots.part(&slots.zeros[gone..=gone]).is_err());
         let again: Vec<Slot> = std::iter::from_fn(|| Slot::take(&road, part(1))).collect();
-        assert_eq!(again.len(), SLOTS - 1);
-        assert!(
-            again
-                .iter()
-                .any(|slot| slot.stand_in(0, 1).as_ptr() == gone)
-        );
-        drop((again, second));
+        assert_eq!(again.len(), SLOTS_EACH - 1);
+        assert!(again.iter().any(|slot| slot.number * SLOT == gone));
+        let others: Vec<Slot> = std::iter::from_fn(|| {
+            let other = Arc::new(Road::new(Arc::clone(&slots)));
+            Slot::take(&other, part(1))
+        })
+        .collect();
+        assert_eq!(others.len(), SLOTS - SLOTS_EACH);
+        drop((again, second, others));
         assert_eq!(slots.free.lock().len(), SLOTS);
         assert_eq!(Arc::strong_count(&file), 1);
     }

@@ -10,16 +10,22 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::slots::Road;
 use crate::cas::FileExtent;
 use crate::server::listen::Stream;
+use crate::transport::outbox::Outbox;
 
 /// Reads and writes `stream`.
 pub(in crate::server) struct Socket {
     stream: Stream,
     road: Arc<Road>,
+    outbox: Outbox,
 }
 
 impl Socket {
     pub(in crate::server) fn new(stream: Stream, road: Arc<Road>) -> Self {
-        Self { stream, road }
+        Self {
+            stream,
+            road,
+            outbox: Outbox::default(),
+        }
     }
 
     fn check(&self) -> Result<()> {
@@ -38,6 +44,7 @@ impl Socket {
         part: &FileExtent,
         length: usize,
     ) -> Poll<Result<usize>> {
+        ready!(self.poll_drain(cx))?;
         let mut written = 0;
         let wanted: usize = before.iter().map(|slice| slice.len()).sum();
         if wanted > 0 {
@@ -53,6 +60,19 @@ impl Socket {
             Poll::Pending if written > 0 => Poll::Ready(Ok(written)),
             Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Writes what was gathered.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.check()?;
+        while !self.outbox.waiting().is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, self.outbox.waiting());
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                written => self.outbox.written(written),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Does a system call as soon as the socket can be written to.
@@ -125,14 +145,16 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
         self.check()?;
-        let part = slices
-            .iter()
-            .enumerate()
-            .find_map(|(at, slice)| Some((at, self.road.slots.part(slice)?)));
-        match part {
-            Some((at, part)) => self.poll_send(cx, &slices[..at], &part, slices[at].len()),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, slices),
+        for (at, slice) in slices.iter().enumerate() {
+            if let Some(part) = self.road.slots.part(slice)? {
+                return self.poll_send(cx, &slices[..at], &part, slice.len());
+            }
         }
+        if let Some(taken) = self.outbox.take(slices) {
+            return Poll::Ready(Ok(taken));
+        }
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -141,10 +163,16 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.outbox.postpones() {
+            cx.waker().wake_by_ref();
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_drain(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -78,6 +78,14 @@ impl Partials {
                 continue;
             };
             self.next.fetch_max(number + 1, Ordering::Relaxed);
+            // A process that was killed may have left room behind the end.
+            let trimmed = self
+                .backend
+                .open(&path, Access::ReadWrite)
+                .and_then(|file| file.trim());
+            if let Err(error) = trimmed {
+                tracing::debug!(path = %path.display(), %error, "a partial upload may keep room that it doesn't need");
+            }
             self.count(entry.length);
             let parked = Parked {
                 path,

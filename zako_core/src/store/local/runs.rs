@@ -119,6 +119,12 @@ async fn read_run(
             shared.index.set_verified(digest, one.found.place);
         }
         shared.index.count_use(digest);
-        fetched[one.at] = Some(data);
+        // A tiny blob must not keep the buffer of a run for itself; less is copied than
+        // is hashed or read between.
+        let tiny = (data.len() as u64) < MOST_BETWEEN;
+        fetched[one.at] = Some(match tiny {
+            true => Bytes::copy_from_slice(&data),
+            false => data,
+        });
     }
 }

@@ -33,6 +33,10 @@ impl Lock for DiskLock {}
 /// Blobs are for the store's user alone; whoever may read them asks the server.
 const FILE_MODE: u32 = 0o600;
 
+/// Less than this behind a file's end may be the file system's own.
+#[cfg(target_os = "linux")]
+const SPARE: u64 = 64 << 10;
+
 impl Backend for Disk {
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
         fs::create_dir_all(path)
@@ -183,8 +187,14 @@ impl BackendFile for DiskFile {
 
     #[cfg(target_os = "linux")]
     fn trim(&self) -> io::Result<()> {
+        use std::os::unix::fs::MetadataExt;
+        let metadata = self.file.metadata()?;
+        if metadata.blocks() * 512 <= metadata.len() + SPARE {
+            // Nothing to give back: a partial upload stays as old as it is.
+            return Ok(());
+        }
         // Cutting a file where it ends frees what lies behind.
-        self.file.set_len(self.length()?)
+        self.file.set_len(metadata.len())
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
