@@ -27,7 +27,7 @@ pub struct Parameters {
     pub passed_over_percent: u64,
     /// How many blobs that went are remembered.
     pub ghosts: usize,
-    /// What those had may come to, in percent of the cap.
+    /// The bytes that those had may come to, in percent of the cap; `None`: to any number.
     pub ghosts_percent: Option<u64>,
     /// The room that the janitor keeps free, in segments.
     pub ahead: u64,
@@ -101,7 +101,7 @@ impl Default for Parameters {
             kept_from: 1,
             passed_over_percent: 75,
             ghosts: 1 << 17,
-            ghosts_percent: None,
+            ghosts_percent: Some(90),
             ahead: 2,
         }
     }
@@ -280,7 +280,8 @@ impl Zako {
 
 impl Ghosts {
     fn add(&mut self, key: u64, size: u64, most: usize, bytes: u64) {
-        if self.set.insert(key) {
+        let size = size.next_multiple_of(16);
+        if size <= bytes && self.set.insert(key) {
             self.order.push_back((key, size));
             self.bytes += size;
             while (self.order.len() > most || self.bytes > bytes)
@@ -418,6 +419,9 @@ mod tests {
         ghosts.add(4, 95, 2, 100);
         assert!(!ghosts.set.contains(&2) && !ghosts.set.contains(&3));
         assert!(ghosts.set.contains(&4));
+        // More than all that is remembered.
+        ghosts.add(5, 101, 2, 100);
+        assert!(ghosts.set.contains(&4) && !ghosts.set.contains(&5));
     }
 
     #[test]
