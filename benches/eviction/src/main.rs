@@ -117,7 +117,7 @@ fn candidates(parameters: bool) -> Vec<Candidate> {
         let changed = Parameters { segments, ..is };
         other(&format!("segments of 1/{segments}"), changed);
     }
-    for percent in [25, 50, 90] {
+    for percent in [25, 75, 90] {
         let changed = Parameters {
             passed_over_percent: percent,
             ..is

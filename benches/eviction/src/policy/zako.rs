@@ -99,7 +99,7 @@ impl Default for Parameters {
             large_from: None,
             probation_percent: 10,
             kept_from: 1,
-            passed_over_percent: 75,
+            passed_over_percent: 50,
             ghosts: 1 << 17,
             ghosts_percent: Some(90),
             ahead: 2,
