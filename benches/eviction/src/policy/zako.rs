@@ -1,8 +1,9 @@
 //! What Zako's local store does (`zako_core/src/store/local`): whole segments go by
 //! second chance, in two streams.
 //!
-//! Left out: leases, deletes, partial uploads, and with them compaction, which finds
-//! nothing to do when nothing is deleted.
+//! Left out: leases, and with them what is passed over because much of it is leased;
+//! deletes, partial uploads, and with them compaction, which finds nothing to do when
+//! nothing is deleted.
 
 use std::collections::{HashMap, VecDeque};
 

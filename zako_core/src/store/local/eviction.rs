@@ -31,7 +31,8 @@ pub(super) struct Queues {
 /// Blobs that were evicted from probation a while ago: one that comes back has
 /// shown its use and goes to the main stream at once.
 ///
-/// 18 bytes each when there are 131,072: 8 in the order, 5 in a table half full.
+/// At most 28 bytes each when there are 131,072: 8 in the order, 5 in a table that is
+/// a quarter full, as those that come and go make it.
 #[derive(Debug)]
 pub(super) struct Ghosts {
     order: VecDeque<Ghost>,
