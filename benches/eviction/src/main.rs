@@ -117,29 +117,26 @@ fn candidates(parameters: bool) -> Vec<Candidate> {
         let changed = Parameters { segments, ..is };
         other(&format!("segments of 1/{segments}"), changed);
     }
-    for percent in [25, 50, 90] {
+    for percent in [25, 75, 90] {
         let changed = Parameters {
             passed_over_percent: percent,
             ..is
         };
         other(&format!("passed over from {percent} %"), changed);
     }
-    for ghosts in [0, 1 << 14, 1 << 20] {
-        other(&format!("{ghosts} ghosts"), Parameters { ghosts, ..is });
-    }
-    for percent in [30, 90, 200] {
+    other("no ghosts", Parameters { ghosts: 0, ..is });
+    for percent in [30, 200] {
         let changed = Parameters {
             ghosts_percent: Some(percent),
             ..is
         };
         other(&format!("ghosts of {percent} % of the cap"), changed);
     }
-    let both = Parameters {
-        ghosts_percent: Some(90),
-        passed_over_percent: 50,
+    let by_number = Parameters {
+        ghosts_percent: None,
         ..is
     };
-    other("ghosts of 90 %, passed over from 50 %", both);
+    other("ghosts by number alone", by_number);
     let units = Parameters {
         large_from: Some(0),
         ..is

@@ -1,8 +1,9 @@
 //! What Zako's local store does (`zako_core/src/store/local`): whole segments go by
 //! second chance, in two streams.
 //!
-//! Left out: leases, deletes, partial uploads, and with them compaction, which finds
-//! nothing to do when nothing is deleted.
+//! Left out: leases, and with them what is passed over because much of it is leased;
+//! deletes, partial uploads, and with them compaction, which finds nothing to do when
+//! nothing is deleted.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -27,7 +28,7 @@ pub struct Parameters {
     pub passed_over_percent: u64,
     /// How many blobs that went are remembered.
     pub ghosts: usize,
-    /// What those had may come to, in percent of the cap.
+    /// The bytes that those had may come to, in percent of the cap; `None`: to any number.
     pub ghosts_percent: Option<u64>,
     /// The room that the janitor keeps free, in segments.
     pub ahead: u64,
@@ -99,9 +100,9 @@ impl Default for Parameters {
             large_from: None,
             probation_percent: 10,
             kept_from: 1,
-            passed_over_percent: 75,
+            passed_over_percent: 50,
             ghosts: 1 << 17,
-            ghosts_percent: None,
+            ghosts_percent: Some(90),
             ahead: 2,
         }
     }
@@ -280,7 +281,8 @@ impl Zako {
 
 impl Ghosts {
     fn add(&mut self, key: u64, size: u64, most: usize, bytes: u64) {
-        if self.set.insert(key) {
+        let size = size.next_multiple_of(16);
+        if size <= bytes && self.set.insert(key) {
             self.order.push_back((key, size));
             self.bytes += size;
             while (self.order.len() > most || self.bytes > bytes)
@@ -418,6 +420,9 @@ mod tests {
         ghosts.add(4, 95, 2, 100);
         assert!(!ghosts.set.contains(&2) && !ghosts.set.contains(&3));
         assert!(ghosts.set.contains(&4));
+        // More than all that is remembered.
+        ghosts.add(5, 101, 2, 100);
+        assert!(ghosts.set.contains(&4) && !ghosts.set.contains(&5));
     }
 
     #[test]

@@ -35,10 +35,12 @@ struct Live {
     digest: Digest,
     place: Place,
     offset: u32,
+    leased: bool,
 }
 
 /// Records are moved in steps of so many bytes.
 const MOVE_STEP: u64 = 4 << 20;
+
 impl Janitor {
     /// Frees a segment, moving what stays; the bytes moved, `None` if the segment
     /// stays as it is.
@@ -68,9 +70,9 @@ impl Janitor {
             None => scan(segment)?.entries,
         };
         let (stay, go) = self.sort(segment, &entries, policy);
-        let staying: u64 = stay.iter().map(|live| footprint(live.digest.size())).sum();
-        if policy == Policy::Evict && staying > segment.length() / 4 * 3 {
-            // Nearly all of it is wanted: moving it would free little.
+        let staying = bytes_of(&stay);
+        let leased = bytes_of(stay.iter().filter(|live| live.leased));
+        if policy == Policy::Evict && is_passed_over(segment.length(), staying, leased) {
             for live in &stay {
                 shared.index.age(&live.digest);
             }
@@ -161,8 +163,9 @@ impl Janitor {
                 digest,
                 place,
                 offset: entry.offset,
+                leased: found.leased_until > now,
             };
-            if policy == Policy::Compact || found.uses > 0 || found.leased_until > now {
+            if policy == Policy::Compact || found.uses > 0 || live.leased {
                 stay.push(live);
             } else {
                 go.push(live);
@@ -245,5 +248,42 @@ impl Janitor {
             ack,
         })?;
         outcome.blocking_recv().map_err(|_| stopped())?
+    }
+}
+
+/// Whether eviction leaves a segment of this length as it is for now, where so many
+/// bytes would have to be moved, those of leased blobs among them.
+///
+/// Half of it used is enough: nothing is copied, and what nobody uses again goes when
+/// eviction comes back. Leases don't wear off by that, so they don't count: a store
+/// of which much is leased must still find room. But where next to nothing would be
+/// freed, a copy would be for nothing, whatever the reason.
+fn is_passed_over(length: u64, staying: u64, leased: u64) -> bool {
+    let used = staying.saturating_sub(leased);
+    used > length / 2 || staying > length / 4 * 3
+}
+
+/// What moving these takes.
+fn bytes_of<'a>(records: impl IntoIterator<Item = &'a Live>) -> u64 {
+    let footprints = records.into_iter().map(|it| footprint(it.digest.size()));
+    footprints.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_passed_over_when_half_of_it_is_used() {
+        assert!(!is_passed_over(1000, 500, 0));
+        assert!(is_passed_over(1000, 501, 0));
+    }
+
+    #[test]
+    fn leased_bytes_count_only_when_nearly_all_stays() {
+        assert!(!is_passed_over(1000, 750, 750));
+        assert!(!is_passed_over(1000, 750, 250));
+        assert!(is_passed_over(1000, 750, 249));
+        assert!(is_passed_over(1000, 751, 751));
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::record::{Stream, u64_at};
+use super::record::{ALIGN, Stream, u32_at};
 use crate::Digest;
 
 /// What eviction frees at once.
@@ -30,11 +30,27 @@ pub(super) struct Queues {
 
 /// Blobs that were evicted from probation a while ago: one that comes back has
 /// shown its use and goes to the main stream at once.
+///
+/// At most 28 bytes each when there are 131,072: 8 in the order, 5 in a table that is
+/// a quarter full, as those that come and go make it.
 #[derive(Debug)]
 pub(super) struct Ghosts {
-    order: VecDeque<u64>,
-    set: HashSet<u64>,
+    order: VecDeque<Ghost>,
+    names: HashSet<u32>,
     most: usize,
+    /// Of those in the order, in units of [`ALIGN`].
+    units: u64,
+    most_units: u64,
+}
+
+/// An evicted blob, in 8 bytes.
+#[derive(Clone, Copy, Debug)]
+struct Ghost {
+    /// Of the hash. One in 32,768 new blobs or fewer has the name of another's
+    /// ghost, which only puts it into the other stream.
+    name: u32,
+    /// The size in units of [`ALIGN`]; what is larger counts as 64 GiB.
+    units: u32,
 }
 
 impl Queues {
@@ -84,33 +100,56 @@ impl Ghosts {
     pub(super) fn new(most: usize) -> Self {
         Self {
             order: VecDeque::new(),
-            set: HashSet::new(),
+            names: HashSet::new(),
             most,
+            units: 0,
+            most_units: u64::MAX,
+        }
+    }
+
+    /// Bounds the sum of their sizes, too. Where few blobs fit, a number alone
+    /// would be remembered for many times as long as a blob stays; then nearly all
+    /// that comes back would be a ghost, and probation would sort nothing out.
+    pub(super) fn with_most_bytes(self, bytes: u64) -> Self {
+        Self {
+            most_units: bytes / ALIGN,
+            ..self
         }
     }
 
     pub(super) fn add(&mut self, digest: &Digest) {
-        let ghost = ghost(digest);
-        if self.set.insert(ghost) {
-            self.order.push_back(ghost);
-            if self.order.len() > self.most
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.set.remove(&oldest);
-            }
+        let ghost = Ghost::of(digest);
+        let units = u64::from(ghost.units);
+        // One that is too large itself must not drive all others out.
+        if units > self.most_units || !self.names.insert(ghost.name) {
+            return;
         }
+        // Room is made first, so that the order never outgrows its power of two.
+        while (self.order.len() >= self.most || self.units + units > self.most_units)
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.names.remove(&oldest.name);
+            self.units -= u64::from(oldest.units);
+        }
+        self.order.push_back(ghost);
+        self.units += units;
     }
 
     /// Whether this blob went a while ago; it is no ghost any more then.
     pub(super) fn take(&mut self, digest: &Digest) -> bool {
         // Its place in the order stays until it is the oldest.
-        self.set.remove(&ghost(digest))
+        self.names.remove(&Ghost::of(digest).name)
     }
 }
 
-/// Eight bytes of the hash: a collision only puts a blob into the other stream.
-fn ghost(digest: &Digest) -> u64 {
-    u64_at(digest.hash().as_bytes(), 0)
+impl Ghost {
+    fn of(digest: &Digest) -> Self {
+        let units = digest.size().div_ceil(ALIGN);
+        Self {
+            name: u32_at(digest.hash().as_bytes(), 0),
+            units: u32::try_from(units).unwrap_or(u32::MAX),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -150,5 +189,43 @@ mod tests {
         assert!(ghosts.take(&digests[1]));
         assert!(!ghosts.take(&digests[1]));
         assert!(ghosts.take(&digests[2]));
+    }
+    #[test]
+    fn ghosts_are_bounded_by_bytes() {
+        let sized = |name: u8, size| Digest::new(*zako_digest::hash::bytes(&[name]).hash(), size);
+        let mut ghosts = Ghosts::new(100).with_most_bytes(1000);
+        let [a, b, c] = [sized(0, 500), sized(1, 400), sized(2, 300)];
+        for digest in [&a, &b, &c] {
+            ghosts.add(digest);
+        }
+        assert!(!ghosts.take(&a));
+        assert!(ghosts.take(&b));
+        ghosts.add(&sized(3, 2000));
+        assert!(ghosts.take(&c));
+        assert!(!ghosts.take(&sized(3, 2000)));
+    }
+
+    #[test]
+    fn bytes_of_forgotten_ghosts_are_given_back() {
+        let sized = |name: u32| {
+            let hash = *zako_digest::hash::bytes(&name.to_le_bytes()).hash();
+            Digest::new(hash, u64::from(name % 300))
+        };
+        let mut ghosts = Ghosts::new(50).with_most_bytes(5000);
+        for name in 0..1000 {
+            ghosts.add(&sized(name));
+            if name % 3 == 0 {
+                ghosts.take(&sized(name));
+            }
+            let units: u64 = ghosts.order.iter().map(|it| u64::from(it.units)).sum();
+            assert_eq!(ghosts.units, units);
+            assert!(units * ALIGN <= 5000 && ghosts.order.len() <= 50);
+            assert!(ghosts.names.len() <= ghosts.order.len());
+        }
+    }
+
+    #[test]
+    fn a_ghost_is_8_bytes() {
+        assert_eq!(size_of::<Ghost>(), 8);
     }
 }

@@ -69,8 +69,12 @@ struct Seen {
     tombstones: HashMap<Hash, u64>,
 }
 
-/// Ghosts that are remembered.
+/// Ghosts that are remembered, at most.
 const MOST_GHOSTS: usize = 1 << 17;
+
+/// The bytes that those had, at most, in percent of the cap: about as many as the
+/// main stream holds.
+const GHOSTS_PERCENT: u64 = 90;
 
 /// Locks the store in this folder, or makes one.
 pub(super) fn prepare(root: &Path, options: StoreOptions) -> Result<Arc<Shared>> {
@@ -123,6 +127,7 @@ pub(super) fn prepare(root: &Path, options: StoreOptions) -> Result<Arc<Shared>>
     };
     let sizes = Sizes::of(&options, free_and_own);
     let space = Space::new(sizes.cap, sizes.segment);
+    let ghosts = Ghosts::new(MOST_GHOSTS).with_most_bytes(sizes.cap / 100 * GHOSTS_PERCENT);
     let quarantine = Quarantine::open(quarantine, Arc::clone(&backend), Arc::clone(&space))?;
     let partials = Partials::new(partial, Arc::clone(&backend), Arc::clone(&space));
     partials.recover()?;
@@ -140,7 +145,7 @@ pub(super) fn prepare(root: &Path, options: StoreOptions) -> Result<Arc<Shared>>
         quarantine,
         space,
         queues: Mutex::new(Queues::default()),
-        ghosts: Mutex::new(Ghosts::new(MOST_GHOSTS)),
+        ghosts: Mutex::new(ghosts),
         pool: Arc::default(),
         backlog: Arc::new(Semaphore::new(BACKLOG_KIB)),
         sequence: AtomicU64::new(1),
