@@ -6,6 +6,8 @@
     reason = "figures are what it is for"
 )]
 
+#[path = "../../src/allocator.rs"]
+mod allocator;
 mod beyond;
 mod blobs;
 mod iperf3;
@@ -147,6 +149,8 @@ const GOALS: &Goals = &[
 ];
 
 fn main() -> ExitCode {
+    // The client here is as the command's.
+    allocator::keep_buffers();
     match begin() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -65,6 +65,8 @@ struct Upload {
     file: Arc<dyn BackendFile>,
     hasher: Hasher,
     length: u64,
+    /// The end of what is preallocated.
+    allocated: u64,
     room: Room,
     /// Whether bytes of an earlier upload were taken over.
     resumed: bool,
@@ -277,6 +279,7 @@ impl Upload {
                 file,
                 hasher: Hasher::new(),
                 length: 0,
+                allocated: 0,
                 room,
                 resumed: false,
                 discarding: false,
@@ -311,6 +314,7 @@ impl Upload {
             file,
             hasher: Hasher::new(),
             length,
+            allocated: 0,
             room,
             resumed: true,
             discarding: false,
@@ -331,6 +335,7 @@ impl Upload {
             let wrap = |error| CasError::io("cutting an upload", &self.path, error);
             self.file.set_len(offset).map_err(wrap)?;
             self.length = offset;
+            self.allocated = 0;
             self.shared.partials.uncount(more);
             self.shared.space.free(more);
         }
@@ -351,12 +356,14 @@ impl Upload {
     }
 
     fn write(&mut self, data: &[Bytes], bytes: u64) -> Result<()> {
+        self.preallocate(bytes);
         let mut slices: Vec<IoSlice<'_>> = data.iter().map(|data| IoSlice::new(data)).collect();
         if let Err(error) = write_all_at(&*self.file, &mut slices, self.length) {
             let error = CasError::io("writing an upload", &self.path, error);
             self.shared.note_full(&error);
             // What a short write left behind the end must not be taken for held.
             let _ = self.file.set_len(self.length);
+            self.allocated = 0;
             return Err(error.with_digest(self.digest));
         }
         for data in data {
@@ -372,6 +379,23 @@ impl Upload {
             self.file.start_writeback(from, to * WRITEBACK_STEP - from);
         }
         Ok(())
+    }
+
+    /// Takes disk for the next bytes and more behind them: the pages that are written
+    /// then need no room set aside one by one.
+    fn preallocate(&mut self, bytes: u64) {
+        let end = self.length + bytes;
+        // A writer is given no more bytes than the blob has.
+        let rest = self.digest.size().saturating_sub(self.length);
+        if end > self.allocated && rest > ROOM_STEP / 8 {
+            let step = ROOM_STEP.max(bytes).min(rest);
+            let taken = self.file.preallocate(self.length, step);
+            // Where it can't be done, or a disk is full, it isn't asked for at each step.
+            self.allocated = match taken {
+                true => self.length + step,
+                false => end + ROOM_STEP,
+            };
+        }
     }
 
     /// Checks the blob, makes it durable, and publishes it.
@@ -439,6 +463,9 @@ impl Drop for Upload {
         if self.discarding {
             self.discard();
         } else if !self.finished {
+            if let Err(error) = self.file.trim() {
+                tracing::debug!(%error, "a parked upload keeps room that it doesn't need");
+            }
             let parked = self.parked();
             self.shared.partials.park(self.digest, parked);
         }
