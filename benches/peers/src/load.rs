@@ -26,7 +26,7 @@ pub(crate) enum Kind {
 
 impl Load {
     pub(crate) fn large(short: bool) -> Self {
-        let size = if short { 3 << 20 } else { 128 << 20 };
+        let size = if short { 3 << 20 } else { 64 << 20 };
         Self {
             kind: Kind::Large,
             count: 8,

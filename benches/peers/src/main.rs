@@ -4,6 +4,7 @@
 mod iroh_blobs_peer;
 mod load;
 mod nginx;
+mod pages;
 mod rows;
 mod run;
 mod servers;
@@ -75,6 +76,8 @@ async fn measure(run: &Run) -> Outcome<Report> {
     let cores = std::thread::available_parallelism()?.get() as f64;
     for load in run.loads() {
         let servers = Servers::start(run, &load).await?;
+        // The first round warms up what can be, and does not count.
+        rows::round(run, &load, &servers, &mut Report::default())?;
         for round in 1..=run.rounds {
             others::wait_for_quiet(run.quiet)?;
             eprintln!("{load}: round {round} of {}", run.rounds);

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 
-use crate::Outcome;
 use crate::load::{Kind, Load};
 use crate::report::Report;
 use crate::run::Run;
 use crate::servers::{Id, Servers};
 use crate::worker::{How, Peer, Task, Took, Worker};
+use crate::{Outcome, pages};
 
 const GIB: f64 = (1u64 << 30) as f64;
 
@@ -163,14 +163,7 @@ fn table(
     rows: Vec<Row>,
 ) -> Outcome<()> {
     let mut costs: HashMap<&str, Cost> = HashMap::new();
-    let mut warm = false;
     for row in rows {
-        if row.how.writes() && !warm {
-            // Whoever writes first finds the page cache in the state in which what ran
-            // before has left it, and pays for that.
-            measure(run, load, servers, &row)?;
-            warm = true;
-        }
         let Some(cost) = measure(run, load, servers, &row)? else {
             continue;
         };
@@ -235,6 +228,9 @@ fn measure(run: &Run, load: &Load, servers: &Servers, row: &Row) -> Outcome<Opti
             folder: folder.path().to_owned(),
         },
     )?;
+    if row.how.writes() {
+        pages::take(run.folder(), load.bytes())?;
+    }
     let before = row.from.map(|id| servers.cpu(id)).transpose()?;
     let took = worker.work()?;
     let after = row.from.map(|id| servers.cpu(id)).transpose()?;
