@@ -9,13 +9,14 @@
 mod client_support;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use client_support::{Running, any_port, noise, quick};
 use futures::StreamExt;
 use zako_core::BlobRange;
 use zako_core::cas::{Blob, Cas, CasExt};
-use zako_core::client::Client;
+use zako_core::client::{Client, RetryPolicy};
 use zako_core::server::ServerOptions;
 use zako_core::store::MemoryStore;
 use zako_digest::hash;
@@ -136,4 +137,48 @@ async fn a_server_that_takes_no_more_connections_serves_all_on_one() {
     for blob in open {
         assert!(read(blob).await == setup.large);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_gives_no_more_sessions_serves_all_on_one() {
+    let mut options = ServerOptions::default();
+    options.max_sessions = 1;
+    let store = MemoryStore::new(ROOM);
+    let server = Running::start(Arc::new(store), &any_port(), options).await;
+    let mut options = quick();
+    options.max_connections = 4;
+    options.retry = RetryPolicy::NEVER;
+    let client = Client::connect(&server.url, options).await.unwrap();
+    // None of them is told of the others' refusals.
+    let writers = (0..6).map(|number| {
+        let client = client.clone();
+        async move {
+            let data = noise(number, LARGE);
+            let mut writer = client.writer(&hash::bytes(&data), 0).await.unwrap();
+            writer.write(data).await.unwrap();
+            writer.commit().await.unwrap()
+        }
+    });
+    assert_eq!(futures::future::join_all(writers).await.len(), 6);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn puts_that_nobody_polls_hold_up_no_others() {
+    let setup = Setup::new(1, ServerOptions::default()).await;
+    let blobs: Vec<_> = (0..40).map(|number| noise(100 + number, 1000)).collect();
+    let blobs: Vec<_> = blobs
+        .into_iter()
+        .map(|data| (hash::bytes(&data), data))
+        .collect();
+    let mut begun = Vec::new();
+    for (digest, data) in &blobs[1..] {
+        let mut put = setup.client.put(digest, data.clone());
+        // Some may be done at once; the first four at least had to begin a call.
+        let _ = futures::poll!(&mut put);
+        begun.push(put);
+    }
+    let last = setup.client.put(&blobs[0].0, blobs[0].1.clone());
+    let last = tokio::time::timeout(Duration::from_secs(60), last).await;
+    last.expect("it ends").unwrap();
+    drop(begun);
 }

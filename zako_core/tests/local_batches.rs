@@ -101,3 +101,20 @@ async fn damage_hits_one_of_a_batch_and_ends_in_quarantine() {
     assert_eq!(again[3].as_ref().unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(again.iter().filter(|outcome| outcome.is_ok()).count(), 7);
 }
+
+#[tokio::test]
+async fn a_tiny_blob_does_not_keep_what_was_read_with_it() {
+    let fs = SimFs::new();
+    let store = open(&fs).await;
+    let mut tiny = Vec::new();
+    for number in 0..20 {
+        let (digest, data) = content(number, 10);
+        store.put(&digest, data).await.unwrap();
+        tiny.push(digest);
+        let (digest, data) = content(number, 3_900);
+        store.put(&digest, data).await.unwrap();
+    }
+    for blob in store.fetch_batch(&tiny).await {
+        assert!(blob.unwrap().is_unique());
+    }
+}

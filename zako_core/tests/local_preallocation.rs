@@ -94,6 +94,16 @@ async fn an_interrupted_upload_keeps_no_room_and_a_whole_one_has_none_left() {
     writer.write(data.slice(..HELD)).await.unwrap();
     assert_eq!(writer.park().await.unwrap(), HELD as u64);
     assert!(spare(&only()) < ROOM / 16, "{}", spare(&only()));
+
+    // As a killed process leaves it.
+    store.close().await.unwrap();
+    drop(store);
+    let file = OpenOptions::new().write(true).open(only()).unwrap();
+    let room = fallocate(&file, FallocateFlags::KEEP_SIZE, HELD as u64, ROOM);
+    assert!(room.is_err() || spare(&only()) >= ROOM / 2);
+    let store = open(folder.path()).await;
+    assert!(spare(&only()) < ROOM / 16, "{}", spare(&only()));
+
     let mut writer = store.writer(&digest, HELD as u64).await.unwrap();
     writer.write(data.slice(HELD..)).await.unwrap();
     writer.commit().await.unwrap();

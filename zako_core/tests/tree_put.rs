@@ -1,11 +1,13 @@
 //! Storing trees: what is read once, and kept until the store has it.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod flaky;
+mod wire_harness;
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use zako_core::Digest;
@@ -15,6 +17,7 @@ use zako_core::tree::{Directory, Entry, Node, TreeOptions, put_tree};
 use zako_digest::hash;
 
 use flaky::{Flaky, quick};
+use wire_harness::MapCas;
 
 fn content(number: usize, size: usize) -> Vec<u8> {
     let mut content = number.to_le_bytes().repeat(size / 8 + 1);
@@ -94,4 +97,19 @@ async fn more_than_may_be_kept_goes_through_and_fails_through() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+/// Its blobs are the very bytes that it was given.
+#[tokio::test]
+async fn a_store_that_keeps_what_it_is_given_gets_all() {
+    let home = tempfile::tempdir().unwrap();
+    let (directory, digests) = make(home.path(), &[60_000; 1_500]);
+    let cas: Arc<dyn Cas> = Arc::new(MapCas::default());
+    let options = TreeOptions::default();
+    let putting = put_tree(&cas, home.path(), &options, &());
+    let stored = tokio::time::timeout(Duration::from_secs(120), putting).await;
+    let stored = stored.expect("it ends").unwrap();
+    assert_eq!(stored.digest, hash::bytes(&directory.encode()));
+    let missing = cas.missing(&digests, Lease::None).await.unwrap();
+    assert_eq!(missing, []);
 }

@@ -40,6 +40,8 @@ struct Blob {
 /// Has the right to one call at a time, and makes calls for those who wait.
 struct Carrier {
     client: Client,
+    /// Found a call free: goes at once.
+    first: Option<Blob>,
     over: bool,
 }
 
@@ -66,17 +68,21 @@ impl Client {
             stored,
         };
         let gathering = &self.0.gathering;
-        let begins = {
+        let first = {
             let mut waiting = gathering.waiting.lock();
-            waiting.blobs.push_back(blob);
-            let begins = waiting.calls < MOST_CALLS;
-            waiting.calls += usize::from(begins);
-            begins
+            if waiting.calls < MOST_CALLS {
+                waiting.calls += 1;
+                Some(blob)
+            } else {
+                waiting.blobs.push_back(blob);
+                None
+            }
         };
-        if begins {
+        if first.is_some() {
             // Not in this future: who stops polling it would hold up the others.
             let carrier = Carrier {
                 client: self.clone(),
+                first,
                 over: false,
             };
             gathering.runtime.spawn(carrier.run());
@@ -95,7 +101,17 @@ impl Carrier {
                 .iter_mut()
                 .map(|blob| (blob.digest, std::mem::take(&mut blob.data)))
                 .collect();
-            for (blob, stored) in blobs.into_iter().zip(self.client.put_small(&call).await) {
+            let all_gone = async {
+                for blob in &mut blobs {
+                    blob.stored.closed().await;
+                }
+            };
+            let outcomes = tokio::select! {
+                outcomes = self.client.put_small(&call) => outcomes,
+                // The call has nobody to come back to.
+                () = all_gone => continue,
+            };
+            for (blob, stored) in blobs.into_iter().zip(outcomes) {
                 // Whoever asked may have gone away.
                 let _ = blob.stored.send(stored);
             }
@@ -104,6 +120,9 @@ impl Carrier {
 
     /// What goes into the next call; `None` if nothing waits, which ends this turn.
     fn next_blobs(&mut self) -> Option<Vec<Blob>> {
+        if let Some(first) = self.first.take() {
+            return Some(vec![first]);
+        }
         let mut waiting = self.client.0.gathering.waiting.lock();
         if waiting.blobs.is_empty() {
             waiting.calls -= 1;
