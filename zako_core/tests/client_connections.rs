@@ -14,9 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use client_support::{Running, any_port, noise, quick};
 use futures::StreamExt;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use zako_core::BlobRange;
 use zako_core::cas::{Blob, Cas, CasExt};
-use zako_core::client::{Client, RetryPolicy};
+use zako_core::client::{Client, RetryPolicy, ServerUrl};
 use zako_core::server::ServerOptions;
 use zako_core::store::MemoryStore;
 use zako_digest::hash;
@@ -181,4 +183,41 @@ async fn puts_that_nobody_polls_hold_up_no_others() {
     let last = tokio::time::timeout(Duration::from_secs(60), last).await;
     last.expect("it ends").unwrap();
     drop(begun);
+}
+
+/// Passes the first connection on; the others get no answer.
+async fn only_one_answers(server: &Running) -> ServerUrl {
+    let to = server.url.to_string()["http://".len()..].to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = ServerUrl::from(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = TcpStream::connect(to).await.unwrap();
+        tokio::spawn(async move { copy_bidirectional(&mut near, &mut far).await });
+        let mut silent = Vec::new();
+        while let Ok((further, _)) = listener.accept().await {
+            silent.push(further);
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_never_answer_hold_up_no_large_blob() {
+    let store = MemoryStore::new(ROOM);
+    let data = noise(1, LARGE);
+    let (digest, _) = store.put_bytes(data.clone()).await.unwrap();
+    let server = Running::start(Arc::new(store), &any_port(), ServerOptions::default()).await;
+    let url = only_one_answers(&server).await;
+    let mut options = quick();
+    // Long enough that the test fails where it is waited for.
+    options.call_timeout = Duration::from_secs(3600);
+    options.connect_timeout = Duration::from_secs(3600);
+    let client = Client::connect(&url, options).await.unwrap();
+    let open = (0..4).map(|_| client.fetch(&digest, BlobRange::FULL));
+    let open = futures::future::join_all(open);
+    let open = tokio::time::timeout(Duration::from_secs(60), open).await;
+    for blob in open.expect("they begin") {
+        assert!(read(blob.unwrap()).await == data);
+    }
 }

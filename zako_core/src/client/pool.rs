@@ -86,12 +86,14 @@ impl Pool {
                 return Ok(lane);
             }
             if let Some(connection) = live.iter().find(|one| one.current().is_none()) {
-                match self.negotiate(connection, live.len() > 1).await {
+                let spare = live.len() > 1;
+                match while_worth(load, spare, self.negotiate(connection, spare)).await {
                     // It is out of the pool; the others are as good as before.
-                    Err(error) if live.len() > 1 => {
+                    Some(Err(error)) if spare => {
                         tracing::debug!(%error, "a further connection has no session");
                     }
-                    other => other?,
+                    Some(other) => other?,
+                    None => self.leave_out(connection),
                 }
                 continue;
             }
@@ -120,12 +122,9 @@ impl Pool {
     /// As [`grow`](Self::grow), but where streams are free, only for as long as the load
     /// is worth waiting for.
     async fn grow_for(&self, load: Load, known: usize) -> Result<bool> {
-        if load == Load::Light || known == 0 {
-            return self.grow(known, load).await;
-        }
-        match tokio::time::timeout(WORTH_WAITING, self.grow(known, load)).await {
-            Ok(grown) => grown,
-            Err(_) => {
+        match while_worth(load, known > 0, self.grow(known, load)).await {
+            Some(grown) => grown,
+            None => {
                 // Else someone else is trying already.
                 if let Ok(mut growth) = self.opening.try_lock() {
                     growth.not_before = Some(Instant::now() + REFUSED_FOR);
@@ -175,13 +174,16 @@ impl Pool {
             Err(error) => {
                 connection.judge(&error);
                 if spare {
-                    self.connections
-                        .lock()
-                        .retain(|one| !Arc::ptr_eq(one, connection));
+                    self.leave_out(connection);
                 }
                 Err(error)
             }
         }
+    }
+
+    fn leave_out(&self, connection: &Arc<Connection>) {
+        let mut connections = self.connections.lock();
+        connections.retain(|one| !Arc::ptr_eq(one, connection));
     }
 
     async fn open(&self) -> Result<Arc<Connection>> {
@@ -195,6 +197,15 @@ impl Pool {
         let mut connections = self.connections.lock();
         connections.retain(|one| !one.is_retired());
         connections.clone()
+    }
+}
+
+/// The outcome of `work` for a connection; `None` if a heavy load, which others that are
+/// there could take too, has waited for long enough.
+async fn while_worth<T>(load: Load, others: bool, work: impl Future<Output = T>) -> Option<T> {
+    match load {
+        Load::Heavy if others => tokio::time::timeout(WORTH_WAITING, work).await.ok(),
+        _ => Some(work.await),
     }
 }
 

@@ -29,7 +29,8 @@ pub(in crate::server) struct ExtentBuf {
 
 impl ExtentBuf {
     /// The `length` bytes at `extent`, at most [`SLOT`]; `None` if all slots are taken,
-    /// or if the kernel would have to wait for the disk: it would keep this thread.
+    /// or if the kernel would have to wait for the disk: it would keep this thread. That
+    /// is asked now; what is evicted before it is sent is waited for.
     pub(in crate::server) fn new(
         road: &Arc<Road>,
         extent: FileExtent,

@@ -387,6 +387,7 @@ impl Upload {
         let end = self.length + bytes;
         // A writer is given no more bytes than the blob has.
         let rest = self.digest.size().saturating_sub(self.length);
+        // For a short rest the call costs as much as it saves.
         if end > self.allocated && rest > ROOM_STEP / 8 {
             let step = ROOM_STEP.max(bytes).min(rest);
             let taken = self.file.preallocate(self.length, step);
