@@ -213,6 +213,7 @@ async fn connections_that_never_answer_hold_up_no_large_blob() {
     // Long enough that the test fails where it is waited for.
     options.call_timeout = Duration::from_secs(3600);
     options.connect_timeout = Duration::from_secs(3600);
+    options.keepalive = Duration::from_secs(3600);
     let client = Client::connect(&url, options).await.unwrap();
     let open = (0..4).map(|_| client.fetch(&digest, BlobRange::FULL));
     let open = futures::future::join_all(open);
