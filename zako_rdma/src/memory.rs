@@ -1,0 +1,274 @@
+//! Memory that a card may touch, in slots that have one owner each.
+//!
+//! This file has `unsafe` code: it maps memory and gives out parts of it. The proofs
+//! rest on one rule: a slot's number is in the free list or with one [`Slot`], never both.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::fabric::{FabricError, FailureKind};
+
+/// A slot's length is a multiple of this, and so is its address.
+pub const PAGE: usize = 4096;
+
+/// Page-aligned memory of slots of one length.
+pub struct Slab {
+    start: NonNull<u8>,
+    slot_bytes: usize,
+    slots: usize,
+    /// Numbers of slots that nobody has.
+    free: Mutex<Vec<u32>>,
+    /// A permit for each of them; given out before its number, given back after it.
+    permits: Semaphore,
+}
+
+/// A slot of a slab: its one owner. Goes back to the slab when dropped.
+pub struct Slot {
+    slab: Arc<Slab>,
+    number: u32,
+}
+
+// SAFETY: the memory belongs to the slab alone and no thread has a special right to it;
+// the free list is behind a lock, and slots are reached through their one owner.
+unsafe impl Send for Slab {}
+// SAFETY: as above; `&Slab` gives no access to the memory.
+unsafe impl Sync for Slab {}
+
+impl Slab {
+    /// Maps zeroed memory for `slots` slots of `slot_bytes`, rounded up to whole pages.
+    ///
+    /// # Errors
+    /// [`FailureKind::Bounds`] if that is nothing or more than can be,
+    /// [`FailureKind::Resources`] if the system has no such memory.
+    pub fn new(slots: u32, slot_bytes: usize) -> Result<Arc<Self>, FabricError> {
+        let bounds = || {
+            FabricError::new(
+                FailureKind::Bounds,
+                format!("no slab can have {slots} slots of {slot_bytes} bytes"),
+            )
+        };
+        let slot_bytes = slot_bytes
+            .checked_next_multiple_of(PAGE)
+            .ok_or_else(bounds)?;
+        let bytes = slot_bytes.checked_mul(slots as usize).ok_or_else(bounds)?;
+        if bytes == 0 || isize::try_from(bytes).is_err() {
+            return Err(bounds());
+        }
+        // SAFETY: a new mapping at an address of the system's choice touches no other.
+        let start = unsafe {
+            mmap_anonymous(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::PRIVATE,
+            )
+        };
+        let start = start.ok().and_then(|start| NonNull::new(start.cast()));
+        let start = start.ok_or_else(|| {
+            FabricError::new(
+                FailureKind::Resources,
+                format!("the system has no {bytes} bytes of memory for a slab"),
+            )
+        })?;
+        Ok(Arc::new(Self {
+            start,
+            slot_bytes,
+            slots: slots as usize,
+            free: Mutex::new((0..slots).rev().collect()),
+            permits: Semaphore::new(slots as usize),
+        }))
+    }
+
+    /// The address of its first byte.
+    pub fn address(&self) -> u64 {
+        self.start.as_ptr() as u64
+    }
+
+    /// Its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.slot_bytes * self.slots
+    }
+
+    /// The length of each slot in bytes.
+    pub fn slot_bytes(&self) -> usize {
+        self.slot_bytes
+    }
+
+    /// Slots that nobody has.
+    pub fn free(&self) -> usize {
+        self.free.lock().len()
+    }
+
+    /// A slot that nobody has, if there is one. Its bytes are what its last owner left.
+    pub fn take(self: &Arc<Self>) -> Option<Slot> {
+        let permit = self.permits.try_acquire().ok()?;
+        self.numbered(permit)
+    }
+
+    /// A slot, when there is one; `None` never comes as long as the slab is held.
+    pub async fn taken(self: &Arc<Self>) -> Option<Slot> {
+        let permit = self.permits.acquire().await.ok()?;
+        self.numbered(permit)
+    }
+
+    fn numbered(self: &Arc<Self>, permit: SemaphorePermit<'_>) -> Option<Slot> {
+        let number = self.free.lock().pop()?;
+        permit.forget();
+        Some(Slot {
+            slab: Arc::clone(self),
+            number,
+        })
+    }
+}
+
+impl Drop for Slab {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length; slots hold the slab, so none is left,
+        // and an endpoint holds the slabs that it registered.
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.bytes()) };
+        if let Err(error) = unmapped {
+            tracing::error!(%error, "a slab could not be unmapped");
+        }
+    }
+}
+
+impl fmt::Debug for Slab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slab")
+            .field("address", &format_args!("{:#x}", self.address()))
+            .field("slots", &self.slots)
+            .field("slot_bytes", &self.slot_bytes)
+            .field("free", &self.free())
+            .finish()
+    }
+}
+
+impl Slot {
+    /// Where it lies in its slab, in bytes from the slab's start.
+    pub fn offset(&self) -> u64 {
+        (self.number as usize * self.slab.slot_bytes) as u64
+    }
+
+    /// Its slab.
+    pub fn slab(&self) -> &Arc<Slab> {
+        &self.slab
+    }
+
+    /// Its first `length` bytes, all of them if it has fewer; the slot goes back to the
+    /// slab when the last slice of them is dropped.
+    pub fn into_bytes(self, length: usize) -> Bytes {
+        let length = length.min(self.len());
+        Bytes::from_owner(self).split_to(length)
+    }
+
+    fn start(&self) -> *mut u8 {
+        // SAFETY: the number is below the slab's slots, so this is within the mapping.
+        unsafe {
+            self.slab
+                .start
+                .as_ptr()
+                .add(self.number as usize * self.slab.slot_bytes)
+        }
+    }
+}
+
+impl Deref for Slot {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: mapped and initialised (zeroed by the system); nobody else has this slot:
+        // work that makes a card write it owns the slot until its completion.
+        unsafe { std::slice::from_raw_parts(self.start(), self.slab.slot_bytes) }
+    }
+}
+
+impl DerefMut for Slot {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; `&mut self` makes it the only one here. A peer that READs
+        // it meanwhile gets mixed bytes, which it will find by their hash; it can't write.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.slab.slot_bytes) }
+    }
+}
+
+impl AsRef<[u8]> for Slot {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slab.free.lock().push(self.number);
+        self.slab.permits.add_permits(1);
+    }
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Slot")
+            .field("offset", &self.offset())
+            .field("len", &self.len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_slot_has_one_owner() {
+        let slab = Slab::new(2, 5000).unwrap();
+        assert_eq!(slab.slot_bytes(), 2 * PAGE);
+        let mut first = slab.take().unwrap();
+        let second = slab.take().unwrap();
+        assert!(slab.take().is_none());
+        first.fill(1);
+        assert!(second.iter().all(|byte| *byte == 0));
+        assert_ne!(first.offset(), second.offset());
+        let bytes = first.into_bytes(3);
+        assert_eq!(bytes.as_ref(), [1; 3]);
+        let part = bytes.slice(1..);
+        drop(bytes);
+        assert_eq!(slab.free(), 0, "a slice still holds the slot");
+        drop(part);
+        assert_eq!(slab.free(), 1);
+    }
+
+    #[test]
+    fn a_slab_that_cannot_be_is_refused() {
+        for (slots, bytes) in [
+            (0, PAGE),
+            (1, 0),
+            (1, usize::MAX),
+            (u32::MAX, usize::MAX / 2),
+        ] {
+            let refused = Slab::new(slots, bytes).unwrap_err();
+            assert_eq!(refused.kind(), FailureKind::Bounds);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_slot_gets_the_next_one() {
+        let slab = Slab::new(1, PAGE).unwrap();
+        let slot = slab.take().unwrap();
+        let waits = tokio::spawn({
+            let slab = Arc::clone(&slab);
+            async move { slab.taken().await.unwrap().offset() }
+        });
+        tokio::task::yield_now().await;
+        drop(slot);
+        assert_eq!(waits.await.unwrap(), 0);
+        assert_eq!(slab.free(), 1);
+    }
+}
