@@ -9,6 +9,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use serde::{Deserialize, Serialize};
+
 use crate::memory::{Slab, Slot};
 
 /// The result of what a fabric does.
@@ -125,7 +127,7 @@ impl Default for EndpointOptions {
 }
 
 /// Where an endpoint is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
     /// The number of the queue pair, 24 bits.
     pub queue_pair: u32,
@@ -156,7 +158,7 @@ pub enum Access {
 }
 
 /// Registered memory, as a peer names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteMemory {
     /// The address of its first byte.
     pub address: u64,

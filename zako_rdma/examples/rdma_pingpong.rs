@@ -1,0 +1,353 @@
+//! The three exchanges of RDMA between two processes, with their state changes:
+//! two-sided SEND and RECEIVE, one-sided READ, one-sided WRITE.
+//!
+//! `cargo run -p zako_rdma --features verbs --example rdma_pingpong -- --help`
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use serde_json::{from_str, to_string};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use zako_rdma::devices::Wish;
+use zako_rdma::fabric::{
+    Access, Address, Completion, Endpoint, EndpointOptions, Fabric, RemoteMemory, Work,
+};
+use zako_rdma::memory::{Slab, Slot};
+use zako_rdma::verbs::VerbsFabric;
+
+/// What work is called in its completion.
+const SEND: u64 = 0;
+const RECEIVE: u64 = 1;
+const READ: u64 = 2;
+const WRITE: u64 = 3;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Plays SEND/RECEIVE, READ and WRITE with a peer and checks what arrives.
+///
+/// One process serves, another connects; both need an RDMA device. They find each other
+/// over TCP, without any authentication: for trying out, on networks that are trusted.
+#[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    serve: Option<Command>,
+    /// The peer that serves, such as 127.0.0.1:7471.
+    address: Option<SocketAddr>,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Waits for one peer, and ends when it has played.
+    Serve {
+        /// Where to listen, such as 127.0.0.1:7471.
+        address: SocketAddr,
+        #[command(flatten)]
+        options: Options,
+    },
+}
+
+#[derive(clap::Args)]
+struct Options {
+    /// The device to use, such as rxe0, instead of the best.
+    #[arg(long, env = "ZAKO_RDMA_DEVICE")]
+    device: Option<String>,
+    /// The index of the GID to use, instead of the best.
+    #[arg(long, env = "ZAKO_RDMA_GID_INDEX")]
+    gid_index: Option<u32>,
+    /// Bytes of each message, READ and WRITE; both sides must say the same.
+    #[arg(long, default_value_t = 65536, value_parser = clap::value_parser!(u32).range(1..=1 << 30))]
+    size: u32,
+    /// How often each exchange is played; both sides must say the same.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+}
+
+/// An end of the game.
+struct Player {
+    endpoint: Box<dyn Endpoint>,
+    slab: Arc<Slab>,
+    /// What the peer may READ, at the beginning of the slab.
+    _shown: Slot,
+    /// What the peer may WRITE, after it.
+    scratch: Slot,
+    theirs: RemoteMemory,
+    completions: VecDeque<Completion>,
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    to: OwnedWriteHalf,
+    options: Options,
+    start: Instant,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match (arguments.serve, arguments.address) {
+        (Some(Command::Serve { address, options }), _) => {
+            let listener = TcpListener::bind(address).await?;
+            println!("waiting for a peer at {}", listener.local_addr()?);
+            let (stream, peer) = listener.accept().await?;
+            println!("{peer} connects");
+            Player::new(stream, options, 1).await?.serve().await
+        }
+        (None, Some(address)) => {
+            let stream = TcpStream::connect(address).await?;
+            Player::new(stream, arguments.options, 2)
+                .await?
+                .play()
+                .await
+        }
+        (None, None) => Err("an address is needed; see --help".into()),
+    }
+}
+
+impl Player {
+    /// Makes an endpoint and connects it with the peer's.
+    async fn new(stream: TcpStream, options: Options, seed: u8) -> Result<Self> {
+        let start = Instant::now();
+        let fabric = VerbsFabric::open(&Wish {
+            device: options.device.clone(),
+            port: None,
+            gid_index: options.gid_index,
+        })?;
+        println!("using {}", fabric.name());
+        let mut endpoint = fabric.endpoint(&EndpointOptions::default())?;
+        let slab = Slab::new(8, options.size as usize)?;
+        let memory = endpoint.register(&slab, Access::ReadWrite)?;
+        let mut shown = slab.take().ok_or("no slot")?;
+        pattern(&mut shown, seed);
+        let scratch = slab.take().ok_or("no slot")?;
+        let (from, to) = stream.into_split();
+        let mut player = Self {
+            endpoint,
+            slab,
+            _shown: shown,
+            scratch,
+            theirs: memory,
+            completions: VecDeque::new(),
+            lines: BufReader::new(from).lines(),
+            to,
+            options,
+            start,
+        };
+        let address = player.endpoint.address();
+        player.state("Init", &format!("queue pair {:#x}", address.queue_pair));
+        player.tell(&to_string(&(address, memory))?).await?;
+        let (theirs, memory): (Address, RemoteMemory) = from_str(&player.hear().await?)?;
+        player.theirs = memory;
+        // So that whatever comes first finds where to go.
+        player.receive()?;
+        player.endpoint.connect(&theirs)?;
+        player.state(
+            "Ready to Receive, Ready to Send",
+            &format!("with queue pair {:#x}", theirs.queue_pair),
+        );
+        // Nobody posts before both know that the other is ready.
+        player.tell("ready").await?;
+        player.expect("ready").await?;
+        player.state("Ready on both sides", "");
+        Ok(player)
+    }
+
+    /// The side that starts everything.
+    async fn play(mut self) -> Result<()> {
+        let size = self.options.size;
+        let seed = |round: u32| round as u8;
+
+        let begin = Instant::now();
+        for round in 0..self.options.rounds {
+            self.send(seed(round))?;
+            let answer = self.ended(RECEIVE).await?.slot;
+            verify(&answer, size, seed(round))?;
+            self.receive()?;
+        }
+        self.report("SEND/RECEIVE", "there and back", begin.elapsed(), 2);
+
+        let begin = Instant::now();
+        for _ in 0..self.options.rounds {
+            let into = self.slot()?;
+            let (address, key) = (self.theirs.address, self.theirs.key);
+            let work = Work::Read {
+                into,
+                length: size,
+                address,
+                key,
+            };
+            self.endpoint.post(READ, work).map_err(|(error, _)| error)?;
+            let read = self.ended(READ).await?;
+            verify(&read.slot, size, 1)?;
+        }
+        self.report("READ", "of the peer's memory", begin.elapsed(), 1);
+
+        let begin = Instant::now();
+        let offset = self.scratch.offset();
+        let address = self
+            .theirs
+            .part(offset, size.into())
+            .ok_or("the peer has less memory; give both the same --size")?;
+        for round in 0..self.options.rounds {
+            let mut from = self.slot()?;
+            pattern(&mut from, seed(round));
+            let work = Work::Write {
+                from,
+                length: size,
+                address,
+                key: self.theirs.key,
+            };
+            self.endpoint
+                .post(WRITE, work)
+                .map_err(|(error, _)| error)?;
+            self.ended(WRITE).await?;
+        }
+        self.report("WRITE", "to the peer's memory", begin.elapsed(), 1);
+        self.tell("written").await?;
+        self.expect("verified").await?;
+        println!("the peer has verified what was written");
+        self.end().await
+    }
+
+    /// The side that answers.
+    async fn serve(mut self) -> Result<()> {
+        for _ in 0..self.options.rounds {
+            let question = self.ended(RECEIVE).await?.slot;
+            self.receive()?;
+            let seed = question.first().copied().unwrap_or(0);
+            verify(&question, self.options.size, seed)?;
+            self.send(seed)?;
+        }
+        println!("SEND/RECEIVE: answered {} messages", self.options.rounds);
+        println!("READ: nothing to do; the peer takes what it wants");
+        self.expect("written").await?;
+        let last = (self.options.rounds - 1) as u8;
+        verify(&self.scratch, self.options.size, last)?;
+        println!("WRITE: verified what the peer has written");
+        self.tell("verified").await?;
+        self.end().await
+    }
+
+    /// Ends what is posted still.
+    async fn end(mut self) -> Result<()> {
+        self.tell("end").await?;
+        self.expect("end").await?;
+        self.endpoint.fail()?;
+        self.state("Error", "on purpose, to flush what is posted");
+        while self.endpoint.outstanding() > 0 || !self.completions.is_empty() {
+            let completion = self.completion().await?;
+            if let Err(error) = completion.outcome {
+                println!("           a receive ends: {error}");
+            }
+        }
+        drop(self.endpoint);
+        println!("all is given back");
+        Ok(())
+    }
+
+    fn slot(&self) -> Result<Slot> {
+        Ok(self.slab.take().ok_or("no slot is free")?)
+    }
+
+    fn receive(&mut self) -> Result<()> {
+        let into = self.slot()?;
+        let posted = self.endpoint.post(RECEIVE, Work::Receive { into });
+        Ok(posted.map_err(|(error, _)| error)?)
+    }
+
+    fn send(&mut self, seed: u8) -> Result<()> {
+        let mut from = self.slot()?;
+        pattern(&mut from, seed);
+        let length = self.options.size;
+        let posted = self.endpoint.post(SEND, Work::Send { from, length });
+        Ok(posted.map_err(|(error, _)| error)?)
+    }
+
+    /// The next of this kind to end; all before it must have succeeded.
+    async fn ended(&mut self, id: u64) -> Result<Completion> {
+        loop {
+            let completion = self.completion().await?;
+            match &completion.outcome {
+                Ok(_) if completion.id == id => return Ok(completion),
+                Ok(_) => {}
+                Err(error) => return Err(error.clone().into()),
+            }
+        }
+    }
+
+    /// The next work that ends in whatever way.
+    async fn completion(&mut self) -> Result<Completion> {
+        loop {
+            if let Some(completion) = self.completions.pop_front() {
+                return Ok(completion);
+            }
+            let mut completions = Vec::new();
+            self.endpoint.poll(&mut completions)?;
+            if completions.is_empty() {
+                poll_fn(|context| self.endpoint.poll_ready(context)).await?;
+            }
+            self.completions.extend(completions);
+        }
+    }
+
+    async fn tell(&mut self, line: &str) -> Result<()> {
+        Ok(self.to.write_all(format!("{line}\n").as_bytes()).await?)
+    }
+
+    async fn hear(&mut self) -> Result<String> {
+        let line = self.lines.next_line().await?;
+        Ok(line.ok_or("the peer has ended")?)
+    }
+
+    async fn expect(&mut self, line: &str) -> Result<()> {
+        match self.hear().await? {
+            heard if heard == line => Ok(()),
+            heard => Err(format!("the peer said {heard:?} instead of {line:?}").into()),
+        }
+    }
+
+    fn state(&self, state: &str, detail: &str) {
+        let after = self.start.elapsed().as_secs_f64();
+        println!("{after:8.3} s state: {state} {detail}");
+    }
+
+    fn report(&self, what: &str, how: &str, took: Duration, ways: u64) {
+        let (rounds, size) = (self.options.rounds, self.options.size);
+        let bytes = u64::from(rounds) * u64::from(size) * ways;
+        println!(
+            "{what}: {rounds} times {size} bytes {how}, verified: {:.1} µs each, {:.1} MB/s",
+            took.as_secs_f64() * 1e6 / f64::from(rounds),
+            bytes as f64 / 1e6 / took.as_secs_f64(),
+        );
+    }
+}
+
+/// Fills a slot with bytes that begin with the seed.
+fn pattern(bytes: &mut [u8], seed: u8) {
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = expected(at, seed);
+    }
+}
+
+fn expected(at: usize, seed: u8) -> u8 {
+    seed.wrapping_add((at ^ (at >> 8)) as u8)
+}
+
+fn verify(bytes: &[u8], size: u32, seed: u8) -> Result<()> {
+    let wrong = bytes
+        .iter()
+        .take(size as usize)
+        .enumerate()
+        .position(|(at, byte)| *byte != expected(at, seed));
+    match wrong {
+        Some(at) => Err(format!("byte {at} is not what was sent").into()),
+        None => Ok(()),
+    }
+}
