@@ -2,7 +2,11 @@
 //!
 //! [`fabric`] is what a session needs of a network card: endpoints (queue pairs) that
 //! post work and tell when it is done. [`memory`] is the memory that a card may touch,
-//! in slots that have one owner each.
+//! in slots that have one owner each. [`session`] moves blobs between two ends over any
+//! fabric.
 
 pub mod fabric;
 pub mod memory;
+pub mod session;
+#[cfg(feature = "soft-fabric")]
+pub mod soft;
