@@ -25,6 +25,7 @@ use super::deadline;
 use super::idle_body::IdleBody;
 use super::options::ServerOptions;
 use super::preface::Greeted;
+use super::rdma::RdmaRoad;
 use super::sendfile::{Road, Slots, Socket};
 use super::transport;
 use super::watch::Watch;
@@ -34,6 +35,7 @@ use crate::transport::grpc::DecodeLimits;
 use crate::transport::stream::Stream;
 
 const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
+const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
 
 /// What all calls of a server share.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub(super) struct Shared {
     pub(super) maintain: Option<Arc<dyn Maintain>>,
     pub(super) gate: Gate,
     pub(super) options: ServerOptions,
+    pub(super) rdma: Option<Arc<RdmaRoad>>,
     pub(super) began: Instant,
     /// For the blobs that go from file to socket.
     pub(super) slots: Arc<Slots>,
@@ -179,6 +182,9 @@ async fn answer(
     let service = request.uri().path().split('/').nth(1).unwrap_or_default();
     // A negotiation may rest for as long as its caller looks for blobs.
     let negotiation = request.uri().path() == NEGOTIATE;
+    // So may a session over RDMA, whose bytes don't come here; HTTP/2 finds out whether
+    // the caller is gone.
+    let rests = negotiation || request.uri().path() == RDMA_SESSION;
     // Those calls end when their caller says so, or with the server.
     let open_ended = negotiation || !service.starts_with("zako.");
     let idle = shared.options.upload_idle_timeout;
@@ -187,7 +193,7 @@ async fn answer(
         // upload is parked.
         Ok(transport::answer(Arc::clone(&shared), road, request.map(Body::new)).await)
     } else {
-        let answer = routes.call(request.map(|body| IdleBody::new(body, idle, negotiation)));
+        let answer = routes.call(request.map(|body| IdleBody::new(body, idle, rests)));
         let answer = match deadline {
             Some(at) => tokio::time::timeout_at(at, answer)
                 .await
