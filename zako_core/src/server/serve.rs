@@ -14,7 +14,6 @@ use tonic_health::server::HealthReporter;
 use zako_protobuf::cas::content_addressable_storage_server::ContentAddressableStorageServer;
 use zako_protobuf::store::store_server::StoreServer;
 
-use super::batch::BatchService;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
 use super::gated::Gated;
@@ -188,7 +187,6 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     let v1alpha = reflection().build_v1alpha().map_err(broken)?;
     let routes = Routes::new(cas)
         .add_service(Gated::new(store, Arc::clone(shared)))
-        .add_service(BatchService::new(Arc::clone(shared)))
         .add_service(health_service.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(v1.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(v1alpha.max_decoding_message_size(MAX_SMALL_REQUEST))
