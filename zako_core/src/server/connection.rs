@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures::{FutureExt, TryFutureExt};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -14,12 +15,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
 
 use super::answer::{AnswerBody, Inner};
+use super::batch;
 use super::body::RequestBody;
 use super::deadline;
 use super::idle_body::IdleBody;
@@ -192,16 +193,26 @@ async fn answer(
         // The bulk calls mind their deadlines themselves until they answer: an
         // upload is parked.
         Ok(transport::answer(Arc::clone(&shared), road, request.map(Body::new)).await)
+    } else if service == batch::NAME {
+        let answer = batch::answer(Arc::clone(&shared), request.map(Body::new));
+        in_time(deadline, answer.map(Ok)).await
     } else {
         let answer = routes.call(request.map(|body| IdleBody::new(body, idle, rests)));
-        let answer = match deadline {
-            Some(at) => tokio::time::timeout_at(at, answer)
-                .await
-                .unwrap_or_else(|_| Ok(Status::into_http(deadline::exceeded()))),
-            None => answer.await,
-        };
-        answer.map(|answer| answer.map(Inner::Body))
+        in_time(deadline, answer.map_ok(|answer| answer.map(Inner::Body))).await
     };
     let stop = open_ended.then(|| shared.stop.clone().cancelled_owned());
     answer.map(|answer| answer.map(|body| AnswerBody::new(body, deadline, stop, watch)))
+}
+
+/// The answer, or the one to a call whose deadline passes before it.
+async fn in_time(
+    deadline: Option<tokio::time::Instant>,
+    answer: impl Future<Output = Result<Response<Inner>, Infallible>>,
+) -> Result<Response<Inner>, Infallible> {
+    let Some(at) = deadline else {
+        return answer.await;
+    };
+    let exceeded = |_| Ok(deadline::exceeded().into_http().map(Inner::Body));
+    let answer = tokio::time::timeout_at(at, answer).await;
+    answer.unwrap_or_else(exceeded)
 }

@@ -15,7 +15,6 @@ use zako_protobuf::cas::content_addressable_storage_server::ContentAddressableSt
 use zako_protobuf::rdma::rdma_server::RdmaServer;
 use zako_protobuf::store::store_server::StoreServer;
 
-use super::batch::BatchService;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
 use super::gated::Gated;
@@ -193,7 +192,6 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     let rdma = RdmaServer::new(RdmaService::new(Arc::clone(shared)));
     let routes = Routes::new(cas)
         .add_service(Gated::new(store, Arc::clone(shared)))
-        .add_service(BatchService::new(Arc::clone(shared)))
         .add_service(rdma.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(health_service.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(v1.max_decoding_message_size(MAX_SMALL_REQUEST))
