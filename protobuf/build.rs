@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "digest",
     "range",
     "net",
@@ -11,6 +11,7 @@ const PACKAGES: [&str; 8] = [
     "batch",
     "store",
     "tree",
+    "rdma",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

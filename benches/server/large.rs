@@ -30,6 +30,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
     let data: Vec<Bytes> = blobs.iter().map(|(_, data)| data.clone()).collect();
     let hash = limits::hash(&data)?;
     let file = run.folder().join("file");
+    run.take_pages(bytes)?;
     let disk = limits::disk(&file, bytes)?;
     let tcp = limits::tcp(bytes, None)?;
     let read = limits::tcp(bytes, Some(&file))?;
@@ -72,6 +73,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
         ("put, 1 stream", 1, "immediate"),
     ] {
         let store = run.new_folder()?;
+        run.take_pages(bytes)?;
         let server = Server::start(run, store.path(), &["--durability", durability])?;
         let cost = put(&server, blobs, streams).await?;
         add(report, name, bytes, cost, &[("÷ disk", disk)]);

@@ -10,11 +10,13 @@
 mod allocator;
 mod beyond;
 mod blobs;
+mod commit;
 mod iperf3;
 mod large;
 mod limits;
 mod million;
 mod others;
+mod pages;
 mod process;
 mod report;
 mod run;
@@ -223,6 +225,9 @@ async fn measure(run: &Run) -> Outcome<Report> {
         }
         if let Some(blobs) = &small {
             small::round(run, blobs, &mut report).await?;
+        }
+        if run.has("commit") {
+            commit::round(run, &mut report).await?;
         }
         if let Some(million) = &million {
             million.round(run, &mut report).await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::Outcome;
+use crate::{Outcome, pages};
 
 /// What is run.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Run {
 /// The arguments, for those who ask.
 pub(crate) const HELP: &str = "\
 Measures whole servers: cargo bench --bench server -- [OPTIONS] [SCENARIO…]
-Scenarios: large, small, million, tree, and beyond, which writes more than memory holds and
+Scenarios: large, small, commit, million, tree, and beyond, which writes more than memory holds and
 needs as much free disk; all but the last if none is named.
   --rounds N   medians of N rounds (5)
   --short      one round with small sizes, to see that all works
@@ -63,7 +63,7 @@ impl Run {
                 "--tree" => tree = Some(value(&mut args, "--tree")?.into()),
                 "--zako" => zako = value(&mut args, "--zako")?.into(),
                 "--help" | "-h" => return Ok(None),
-                "large" | "small" | "million" | "tree" | "beyond" => only.push(arg),
+                "large" | "small" | "commit" | "million" | "tree" | "beyond" => only.push(arg),
                 other => return Err(format!("{other:?} is not known here\n{HELP}").into()),
             }
         }
@@ -90,6 +90,14 @@ impl Run {
     /// A folder on the disk that is measured.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Has pages at hand for so many bytes that are written next.
+    pub(crate) fn take_pages(&self, bytes: u64) -> Outcome<()> {
+        match self.short {
+            true => Ok(()),
+            false => pages::take(self.folder(), bytes),
+        }
     }
 
     /// A folder for a store, gone when dropped.

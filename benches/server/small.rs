@@ -35,6 +35,7 @@ enum Call {
 /// One round.
 pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outcome<()> {
     let bytes: u64 = blobs.iter().map(|(digest, _)| digest.size()).sum();
+    run.take_pages(bytes)?;
     let limit = limits::appends(
         &run.folder().join("file"),
         BLOCK,
@@ -51,6 +52,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
             ),
         ],
     );
+    run.take_pages(bytes)?;
     let store = run.new_folder()?;
     let server = Server::start(run, store.path(), &[])?;
     let clients = vec![server.client(true).await?];
@@ -75,6 +77,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
     drop(clients);
     server.stop()?;
 
+    run.take_pages(bytes)?;
     let store = run.new_folder()?;
     let server = Server::start(run, store.path(), &[])?;
     let clients = server.clients(IN_FLIGHT).await?;
@@ -99,6 +102,7 @@ pub(crate) async fn round(run: &Run, blobs: &Blobs, report: &mut Report) -> Outc
     drop(clients);
     server.stop()?;
 
+    run.take_pages(bytes)?;
     let store = run.new_folder()?;
     let server = Server::start(run, store.path(), &[])?;
     let client = server.client(true).await?;

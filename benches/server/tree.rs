@@ -74,11 +74,13 @@ impl Tree {
     pub(crate) async fn round(&self, run: &Run, report: &mut Report) -> Outcome<()> {
         // All read the files from memory.
         self.walk_and_hash()?;
+        run.take_pages(0)?;
         let home = run.new_folder()?;
         sync(home.path())?;
         let copy = self.copy(&home.path().join("copy"))?;
         report.add(TITLE, COPY, &[("s", copy)]);
 
+        run.take_pages(0)?;
         let store = run.new_folder()?;
         let server = Server::start(run, store.path(), &[])?;
         let (first, cost) = self.put(&server).await?;

@@ -46,3 +46,7 @@ pub mod store {
 pub mod tree {
     include!(concat!(env!("OUT_DIR"), "/zako.v1.tree.rs"));
 }
+/// The control of RDMA sessions.
+pub mod rdma {
+    include!(concat!(env!("OUT_DIR"), "/zako.v1.rdma.rs"));
+}

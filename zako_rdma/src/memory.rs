@@ -163,6 +163,46 @@ impl Slab {
         self.numbered(permit)
     }
 
+    /// Copies its bytes from `offset` on, as a peer's READ does: whoever owns the slots
+    /// there. `false` if it has no such bytes.
+    #[cfg(feature = "soft-fabric")]
+    pub(crate) fn read_at(&self, offset: usize, into: &mut [u8]) -> bool {
+        let in_bounds = offset
+            .checked_add(into.len())
+            .is_some_and(|end| end <= self.bytes());
+        if in_bounds {
+            // SAFETY: within the mapping and initialised. An owner on another thread may
+            // write there at the same time only if it has not granted the bytes or has
+            // taken them back, which is what tests provoke on one thread only.
+            unsafe {
+                std::ptr::copy(
+                    self.start.as_ptr().add(offset),
+                    into.as_mut_ptr(),
+                    into.len(),
+                );
+            }
+        }
+        in_bounds
+    }
+
+    /// Overwrites its bytes from `offset` on, as a peer's WRITE does. `false` if it has no
+    /// such bytes.
+    #[cfg(feature = "soft-fabric")]
+    pub(crate) fn write_at(&self, offset: usize, from: &[u8]) -> bool {
+        let in_bounds = offset
+            .checked_add(from.len())
+            .is_some_and(|end| end <= self.bytes());
+        if in_bounds {
+            // SAFETY: within the mapping. Only for slabs that are registered for remote
+            // WRITE, whose slots nobody else relies on; as for `read_at`, the tests that
+            // have both do it on one thread.
+            unsafe {
+                std::ptr::copy(from.as_ptr(), self.start.as_ptr().add(offset), from.len());
+            }
+        }
+        in_bounds
+    }
+
     fn numbered(self: &Arc<Self>, permit: SemaphorePermit<'_>) -> Option<Slot> {
         let number = self.free.lock().pop()?;
         permit.forget();

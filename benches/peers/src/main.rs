@@ -4,6 +4,7 @@
 mod iroh_blobs_peer;
 mod load;
 mod nginx;
+#[path = "../../server/pages.rs"]
 mod pages;
 mod rows;
 mod run;

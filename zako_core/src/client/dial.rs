@@ -9,7 +9,6 @@ use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tonic::body::Body;
@@ -21,6 +20,8 @@ use super::outgoing::Outgoing;
 use super::url::{Place, ServerUrl};
 use super::{ClientOptions, status};
 use crate::cas::{CasError, ErrorKind, Result};
+use crate::transport::socket::Socket;
+use crate::transport::stream::Stream;
 
 /// One HTTP/2 connection, as a service for generated clients and for calls made
 /// by hand. It never reconnects: a session lives and dies with its connection.
@@ -77,14 +78,14 @@ impl Http2 {
                 // Without it an upload waits for the peer's delayed acknowledgements.
                 stream.set_nodelay(true).map_err(failed)?;
                 let peer = stream.peer_addr().map_err(failed)?;
-                Self::handshake(url, stream, Some(peer), options).await
+                Self::handshake(url, Stream::Tcp(stream), Some(peer), options).await
             }
             #[cfg(unix)]
             Place::Unix(path) => {
                 let stream = tokio::net::UnixStream::connect(path)
                     .await
                     .map_err(failed)?;
-                Self::handshake(url, stream, None, options).await
+                Self::handshake(url, Stream::Unix(stream), None, options).await
             }
             #[cfg(not(unix))]
             Place::Unix(_) => Err(CasError::new(
@@ -94,15 +95,12 @@ impl Http2 {
         }
     }
 
-    async fn handshake<S>(
+    async fn handshake(
         url: &ServerUrl,
-        stream: S,
+        stream: Stream,
         peer: Option<SocketAddr>,
         options: &ClientOptions,
-    ) -> Result<Self>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    ) -> Result<Self> {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(options.stream_window)
@@ -111,7 +109,7 @@ impl Http2 {
             .keep_alive_interval(options.keepalive)
             .keep_alive_timeout(options.keepalive)
             .max_send_buf_size(SEND_BUFFER)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Socket::new(stream)))
             .await
             .map_err(|error| status::broken(&error))?;
         tokio::spawn(async move {

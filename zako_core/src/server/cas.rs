@@ -81,6 +81,7 @@ impl ContentAddressableStorage for CasService {
             recommended_concurrency: offer.streams,
             protocol: grpc.into(),
             token_ttl_seconds: u32::try_from(offer.ttl.as_secs()).unwrap_or(u32::MAX),
+            fallbacks: Vec::new(),
         }))
     }
 }

@@ -23,7 +23,6 @@ use super::answer::{AnswerBody, Inner};
 use super::body::RequestBody;
 use super::deadline;
 use super::idle_body::IdleBody;
-use super::listen::Stream;
 use super::options::ServerOptions;
 use super::preface::Greeted;
 use super::sendfile::{Road, Slots, Socket};
@@ -32,6 +31,7 @@ use super::watch::Watch;
 use crate::cas::{Cas, Maintain};
 use crate::negotiate::{Gate, Peer, PeerAddr};
 use crate::transport::grpc::DecodeLimits;
+use crate::transport::stream::Stream;
 
 const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
 

@@ -1,4 +1,7 @@
 //! How bytes move: one road a module.
 
 pub mod grpc;
-pub(crate) mod outbox;
+mod inbox;
+mod outbox;
+pub(crate) mod socket;
+pub(crate) mod stream;

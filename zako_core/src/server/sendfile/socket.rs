@@ -9,22 +9,20 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::slots::Road;
 use crate::cas::FileExtent;
-use crate::server::listen::Stream;
-use crate::transport::outbox::Outbox;
+use crate::transport::socket::Socket as Gathered;
+use crate::transport::stream::Stream;
 
 /// Reads and writes `stream`.
 pub(in crate::server) struct Socket {
-    stream: Stream,
+    socket: Gathered,
     road: Arc<Road>,
-    outbox: Outbox,
 }
 
 impl Socket {
     pub(in crate::server) fn new(stream: Stream, road: Arc<Road>) -> Self {
         Self {
-            stream,
+            socket: Gathered::new(stream),
             road,
-            outbox: Outbox::default(),
         }
     }
 
@@ -65,14 +63,7 @@ impl Socket {
     /// Writes what was gathered.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         self.check()?;
-        while !self.outbox.waiting().is_empty() {
-            let written = Pin::new(&mut self.stream).poll_write(cx, self.outbox.waiting());
-            match ready!(written)? {
-                0 => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
-                written => self.outbox.written(written),
-            }
-        }
-        Poll::Ready(Ok(()))
+        self.socket.poll_drain(cx)
     }
 
     /// Does a system call as soon as the socket can be written to.
@@ -81,9 +72,10 @@ impl Socket {
         cx: &mut Context<'_>,
         mut call: impl FnMut(std::os::fd::BorrowedFd<'_>) -> Result<T>,
     ) -> Poll<Result<T>> {
+        let stream = self.socket.stream();
         loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write(&mut call) {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_write(&mut call) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 done => return Poll::Ready(done),
@@ -130,7 +122,7 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        Pin::new(&mut self.socket).poll_read(cx, buf)
     }
 }
 
@@ -150,11 +142,7 @@ impl AsyncWrite for Socket {
                 return self.poll_send(cx, &slices[..at], &part, slice.len());
             }
         }
-        if let Some(taken) = self.outbox.take(slices) {
-            return Poll::Ready(Ok(taken));
-        }
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -163,16 +151,12 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        if self.outbox.postpones() {
-            cx.waker().wake_by_ref();
-            return Poll::Ready(Ok(()));
-        }
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.check()?;
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        ready!(self.poll_drain(cx))?;
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.check()?;
+        Pin::new(&mut self.socket).poll_shutdown(cx)
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::LocalStore;
 use super::committer::Job;
-use super::index::{MOST_BLOB, Place};
+use super::index::{MOST_BLOB, Place, Until};
 use super::janitor::Request;
 use super::large::disk_bytes;
 use super::leases::MOST_LEASE_SECONDS;
@@ -33,13 +33,12 @@ impl Cas for LocalStore {
     async fn missing(&self, digests: &[Digest], lease: Lease) -> Result<Vec<Digest>> {
         self.shared.ready().await?;
         let now = self.shared.now();
-        let until = self.lease_end(lease, now);
-        let (index, ledger) = (&self.shared.index, &self.shared.ledger);
-        Ok(digests
-            .iter()
-            .filter(|digest| !index.lease(digest, until, now, ledger))
-            .copied()
-            .collect())
+        let until = Until {
+            end: self.lease_end(lease, now),
+            now,
+            ledger: &self.shared.ledger,
+        };
+        Ok(self.shared.index.missing(digests, until))
     }
 
     async fn stat(&self, digest: &Digest) -> Result<BlobStat> {

@@ -5,8 +5,11 @@
 //! moves 4 bytes an entry. The slab grows by chunks, which never move and leave no
 //! holes in the heap: 54 to 60 bytes a blob.
 
+mod batch;
+
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+pub(super) use batch::Until;
 use hashbrown::HashTable;
 use parking_lot::RwLock;
 
@@ -126,33 +129,6 @@ impl Index {
     pub(super) fn contains(&self, digest: &Digest) -> bool {
         let (shard, hash) = self.shard(digest);
         shard.read().slot(digest, hash).is_some()
-    }
-
-    /// Whether the blob is present; leases it until then (0: not at all) and
-    /// counts that as a use.
-    ///
-    /// The lease is taken under the shard's lock, and eviction removes under it,
-    /// so what this reports as present can't have been chosen for eviction already.
-    pub(super) fn lease(
-        &self,
-        digest: &Digest,
-        until: u32,
-        now: u32,
-        ledger: &LeaseLedger,
-    ) -> bool {
-        let (shard, hash) = self.shard(digest);
-        let shard = shard.read();
-        let Some(slot) = shard.slot(digest, hash) else {
-            return false;
-        };
-        if until > 0 {
-            let before = slot.leased_until.fetch_max(until, Ordering::Relaxed);
-            if until > before {
-                ledger.extend(before, until, now, digest.size());
-                slot.count_use();
-            }
-        }
-        true
     }
 
     /// Counts a use of the blob, if it is still there.
@@ -294,10 +270,14 @@ impl Index {
     }
 
     fn shard(&self, digest: &Digest) -> (&RwLock<Shard>, u64) {
+        let (shard, hash) = self.shard_of(digest);
+        (&self.shards[usize::from(shard)], hash)
+    }
+
+    fn shard_of(&self, digest: &Digest) -> (u8, u64) {
         let hash = self.mix(digest.hash());
         // The table takes its bits from both ends of the hash; these are others.
-        let shard = (hash >> 32) as usize % SHARDS;
-        (&self.shards[shard], hash)
+        ((hash >> 32) as u8 % SHARDS as u8, hash)
     }
 
     /// A keyed hash of a hash: one folded multiplication of its first 16 bytes.
@@ -513,12 +493,17 @@ mod tests {
         let (index, ledger) = (Index::new(), LeaseLedger::new());
         let (blob, at) = (digest(7), place(7));
         index.insert(&blob, at);
-        assert!(index.lease(&blob, 100, 40, &ledger));
+        let until = |end, now| Until {
+            end,
+            now,
+            ledger: &ledger,
+        };
+        assert!(index.missing(&[blob], until(100, 40)).is_empty());
         assert_eq!(ledger.leased(40), blob.size());
         assert!(!index.evict(&blob, at, 99, &ledger));
         assert!(!index.evict(&blob, place(8), 100, &ledger));
         assert!(index.evict(&blob, at, 100, &ledger));
-        assert!(!index.lease(&blob, 200, 100, &ledger));
+        assert_eq!(index.missing(&[blob], until(200, 100)), [blob]);
         assert_eq!(ledger.leased(100), 0);
     }
 }

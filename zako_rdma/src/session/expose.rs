@@ -1,0 +1,232 @@
+//! The bytes of a blob as they are exposed.
+
+use std::ops::Range;
+
+use tokio::sync::oneshot;
+use zako_digest::Digest;
+
+use super::error::TransferError;
+use super::exposing::Filled;
+use super::link::{Command, Link};
+use super::shares::{Holder, Share};
+use super::status::{Code, Status};
+use crate::memory::Slot;
+
+/// A transfer that this end exposes: takes its bytes in their order.
+///
+/// Dropping it before [`finish`](Self::finish) tells the peer that it was given up.
+#[derive(Debug)]
+pub struct Expose {
+    link: Link,
+    transfer: u64,
+    digest: Digest,
+    range: Range<u64>,
+    holder: Holder,
+    filling: Option<Filling>,
+    /// Bytes that were not filled in yet.
+    left: u64,
+    done: oneshot::Receiver<Status>,
+    /// Why no more is taken: the peer's last word, or the session's end.
+    over: Option<TransferError>,
+    /// A `send` was cancelled: nobody knows how much of its bytes was taken.
+    torn: bool,
+    ended: bool,
+}
+
+/// The slot that is being filled. It goes back before the right to it.
+#[derive(Debug)]
+struct Filling {
+    slot: Slot,
+    length: usize,
+    share: Share,
+}
+
+impl Expose {
+    pub(super) fn new(
+        link: Link,
+        transfer: u64,
+        digest: Digest,
+        range: Range<u64>,
+        done: oneshot::Receiver<Status>,
+    ) -> Self {
+        Self {
+            holder: link.parts.exposed_shares.holder(),
+            link,
+            transfer,
+            digest,
+            left: range.end.saturating_sub(range.start),
+            range,
+            filling: None,
+            done,
+            over: None,
+            torn: false,
+            ended: false,
+        }
+    }
+
+    /// The blob.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// The part of it that is exposed.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Copies the next bytes to where the peer can read them; waits for room, which
+    /// slows the caller down to the peer's speed. If this is cancelled, the transfer can
+    /// only be given up.
+    ///
+    /// # Errors
+    /// What the peer says if it wants no more, or why the session ended;
+    /// [`TransferError::Misuse`] if that is more than the transfer has.
+    pub async fn send(&mut self, mut bytes: &[u8]) -> Result<(), TransferError> {
+        if std::mem::replace(&mut self.torn, true) {
+            return Err(TransferError::Misuse("a send was cancelled"));
+        }
+        if bytes.len() as u64 > self.left {
+            return Err(TransferError::Misuse("more bytes than the transfer has"));
+        }
+        while !bytes.is_empty() {
+            let room = self.room().await?;
+            let length = room.len().min(bytes.len());
+            let (now, later) = bytes.split_at(length);
+            room[..length].copy_from_slice(now);
+            self.filled(length)?;
+            bytes = later;
+        }
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Room for the next bytes, to be filled from its beginning without a copy;
+    /// [`filled`](Self::filled) says how many are there. Nothing is lost if this is
+    /// cancelled.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    pub async fn room(&mut self) -> Result<&mut [u8], TransferError> {
+        if self.filling.is_none() {
+            let share = tokio::select! {
+                biased;
+                error = refused(&self.link, &mut self.done, &mut self.over) => return Err(error),
+                share = self.holder.take() => share,
+            };
+            let slot = self.link.parts.exposed.take();
+            let slot = slot.ok_or(TransferError::Misuse("a share without a slot"))?;
+            self.filling = Some(Filling {
+                slot,
+                length: 0,
+                share,
+            });
+        }
+        let end = self.link.parts.grant_bytes;
+        match &mut self.filling {
+            Some(filling) => Ok(&mut filling.slot[filling.length..end]),
+            None => Err(TransferError::Misuse("no slot is being filled")),
+        }
+    }
+
+    /// The next bytes are in the first ones of [`room`](Self::room).
+    ///
+    /// # Errors
+    /// [`TransferError::Misuse`] if there was not so much room or the transfer doesn't
+    /// have so many.
+    pub fn filled(&mut self, bytes: usize) -> Result<(), TransferError> {
+        let end = self.link.parts.grant_bytes;
+        let left = self.left.checked_sub(bytes as u64);
+        let left = left.ok_or(TransferError::Misuse("more bytes than the transfer has"))?;
+        let filling = self
+            .filling
+            .as_mut()
+            .filter(|filling| bytes <= end - filling.length);
+        let filling = filling.ok_or(TransferError::Misuse("more bytes than there is room"))?;
+        filling.length += bytes;
+        self.left = left;
+        if filling.length == end {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Lets the peer read what was sent until now, even if that fills no slot.
+    pub fn flush(&mut self) {
+        let Some(filling) = self.filling.take_if(|filling| filling.length > 0) else {
+            return;
+        };
+        // Not longer than a grant, which has 32 bits.
+        let length = u32::try_from(filling.length).unwrap_or(u32::MAX);
+        self.link.tell(Command::Grant {
+            transfer: self.transfer,
+            filled: Filled {
+                slot: filling.slot,
+                length,
+                _share: filling.share,
+            },
+        });
+    }
+
+    /// Says that these were all, and waits for the peer's last word: how many bytes of
+    /// the blob it holds now.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send); [`TransferError::Misuse`] if bytes are missing.
+    pub async fn finish(mut self) -> Result<u64, TransferError> {
+        if self.torn || self.left > 0 {
+            return Err(TransferError::Misuse(
+                "a transfer has more bytes than were sent",
+            ));
+        }
+        self.flush();
+        self.end(Status::ok(0));
+        match refused(&self.link, &mut self.done, &mut self.over).await {
+            TransferError::Peer(status) if status.is_ok() => Ok(status.held),
+            error => Err(error),
+        }
+    }
+
+    /// Says why no more comes.
+    pub fn fail(mut self, status: Status) {
+        let status = match status.is_ok() {
+            true => Status::new(Code::Internal, "a failure without a reason"),
+            false => status,
+        };
+        self.end(status);
+    }
+
+    pub(super) fn accept(&self) {
+        let transfer = self.transfer;
+        self.link.tell(Command::Accept { transfer });
+    }
+
+    fn end(&mut self, status: Status) {
+        if !self.ended {
+            self.ended = true;
+            let transfer = self.transfer;
+            self.link.tell(Command::End { transfer, status });
+        }
+    }
+}
+
+/// The peer's last word, or the end of the session.
+async fn refused(
+    link: &Link,
+    done: &mut oneshot::Receiver<Status>,
+    over: &mut Option<TransferError>,
+) -> TransferError {
+    if let Some(error) = over {
+        return error.clone();
+    }
+    let error = match done.await {
+        Ok(status) => TransferError::Peer(status),
+        Err(_) => link.error().into(),
+    };
+    over.insert(error).clone()
+}
+
+impl Drop for Expose {
+    fn drop(&mut self) {
+        self.end(Status::cancelled());
+    }
+}

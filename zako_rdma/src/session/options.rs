@@ -1,0 +1,85 @@
+//! How a session is set up.
+
+use std::time::Duration;
+
+use super::error::SessionError;
+use crate::fabric::EndpointOptions;
+
+/// How a session is set up. The smaller one of both ends' `slot_bytes` and of both ends'
+/// `transfers` holds.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// The length of a slot, and so of a READ at most, in bytes.
+    pub slot_bytes: usize,
+    /// Slots that the peer pulls from; one more holds the nonce.
+    pub exposed_slots: u32,
+    /// Slots that are pulled into and not yet taken by who pulls.
+    pub pull_slots: u32,
+    /// Slots that whoever took them may keep; beyond that pulled bytes are copied.
+    pub lent_slots: u32,
+    /// Transfers at once, at most as many as there are slots of either kind.
+    pub transfers: u32,
+    /// READs posted at once, at most as many as the endpoint's depth.
+    pub reads: usize,
+    /// How the endpoint is made.
+    pub endpoint: EndpointOptions,
+    /// How often completions are looked for without sleeping after the last one, while
+    /// work is outstanding.
+    pub polls: u32,
+    /// The time for each message until both ends are ready.
+    pub handshake_timeout: Duration,
+    /// The time for both ends to read the other's nonce.
+    pub check_timeout: Duration,
+    /// The time after which a READ that is not completed is taken for lost. Found out
+    /// within half as much more.
+    pub read_timeout: Duration,
+    /// The time that work has to end when the session does.
+    pub drain_timeout: Duration,
+    /// A session on which nothing moves for so long is closed, within
+    /// half a `read_timeout`.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        Self {
+            slot_bytes: 256 << 10,
+            exposed_slots: 32,
+            pull_slots: 32,
+            lent_slots: 32,
+            transfers: 16,
+            reads: 32,
+            endpoint: EndpointOptions::default(),
+            polls: 64,
+            handshake_timeout: Duration::from_secs(5),
+            check_timeout: Duration::from_secs(2),
+            read_timeout: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(5),
+            idle_timeout: None,
+        }
+    }
+}
+
+impl SessionOptions {
+    pub(super) fn check(&self) -> Result<(), SessionError> {
+        let slots = self.exposed_slots.min(self.pull_slots);
+        let slots_can_be = self.exposed_slots.checked_add(1).is_some()
+            && self.pull_slots.checked_add(self.lent_slots).is_some();
+        if !slots_can_be || u32::try_from(self.slot_bytes).is_err() {
+            return Err(SessionError::Internal(
+                "a session can't have so many or so long slots".to_owned(),
+            ));
+        }
+        if slots == 0 || self.slot_bytes == 0 || self.transfers == 0 || self.reads == 0 {
+            return Err(SessionError::Internal(
+                "a session needs slots, transfers and reads".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Transfers that every slab has a slot for.
+    pub(super) fn transfers(&self) -> u32 {
+        self.transfers.min(self.exposed_slots).min(self.pull_slots)
+    }
+}
