@@ -2,16 +2,22 @@
 //! two-sided SEND and RECEIVE, one-sided READ, one-sided WRITE.
 //!
 //! `cargo run -p zako_rdma --features verbs --example rdma_pingpong -- --help`
-#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example shows what it does"
+)]
 
 use std::collections::VecDeque;
 use std::error::Error;
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
+use serde::{Deserialize, Serialize};
 use serde_json::{from_str, to_string};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -86,12 +92,31 @@ struct Player {
     lines: Lines<BufReader<OwnedReadHalf>>,
     to: OwnedWriteHalf,
     options: Options,
+    patterns: Vec<u8>,
     start: Instant,
 }
 
+/// What both sides have to know of each other.
+#[derive(Serialize, Deserialize)]
+struct Offer {
+    address: Address,
+    memory: RemoteMemory,
+    size: u32,
+    rounds: u32,
+}
+
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rdma_pingpong: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
     match (arguments.serve, arguments.address) {
         (Some(Command::Serve { address, options }), _) => {
             let listener = TcpListener::bind(address).await?;
@@ -124,9 +149,10 @@ impl Player {
         let mut endpoint = fabric.endpoint(&EndpointOptions::default())?;
         let slab = Slab::new(8, options.size as usize)?;
         let memory = endpoint.register(&slab, Access::ReadWrite)?;
-        let mut shown = slab.take().ok_or("no slot")?;
-        pattern(&mut shown, seed);
-        let scratch = slab.take().ok_or("no slot")?;
+        let patterns = patterns(options.size as usize);
+        let mut shown = slab.take().ok_or("no slot is free")?;
+        fill(&mut shown, &patterns, seed);
+        let scratch = slab.take().ok_or("no slot is free")?;
         let (from, to) = stream.into_split();
         let mut player = Self {
             endpoint,
@@ -138,19 +164,33 @@ impl Player {
             lines: BufReader::new(from).lines(),
             to,
             options,
+            patterns,
             start,
         };
         let address = player.endpoint.address();
         player.state("Init", &format!("queue pair {:#x}", address.queue_pair));
-        player.tell(&to_string(&(address, memory))?).await?;
-        let (theirs, memory): (Address, RemoteMemory) = from_str(&player.hear().await?)?;
-        player.theirs = memory;
+        let offer = Offer {
+            address,
+            memory,
+            size: player.options.size,
+            rounds: player.options.rounds,
+        };
+        player.tell(&to_string(&offer)?).await?;
+        let theirs: Offer = from_str(&player.hear().await?)?;
+        if (theirs.size, theirs.rounds) != (offer.size, offer.rounds) {
+            return Err(format!(
+                "the peer plays {} rounds of {} bytes; give both the same --rounds and --size",
+                theirs.rounds, theirs.size
+            )
+            .into());
+        }
+        player.theirs = theirs.memory;
         // So that whatever comes first finds where to go.
         player.receive()?;
-        player.endpoint.connect(&theirs)?;
+        player.endpoint.connect(&theirs.address)?;
         player.state(
             "Ready to Receive, Ready to Send",
-            &format!("with queue pair {:#x}", theirs.queue_pair),
+            &format!("with queue pair {:#x}", theirs.address.queue_pair),
         );
         // Nobody posts before both know that the other is ready.
         player.tell("ready").await?;
@@ -168,7 +208,7 @@ impl Player {
         for round in 0..self.options.rounds {
             self.send(seed(round))?;
             let answer = self.ended(RECEIVE).await?.slot;
-            verify(&answer, size, seed(round))?;
+            self.verify(&answer, seed(round))?;
             self.receive()?;
         }
         self.report("SEND/RECEIVE", "there and back", begin.elapsed(), 2);
@@ -185,7 +225,7 @@ impl Player {
             };
             self.endpoint.post(READ, work).map_err(|(error, _)| error)?;
             let read = self.ended(READ).await?;
-            verify(&read.slot, size, 1)?;
+            self.verify(&read.slot, 1)?;
         }
         self.report("READ", "of the peer's memory", begin.elapsed(), 1);
 
@@ -194,10 +234,10 @@ impl Player {
         let address = self
             .theirs
             .part(offset, size.into())
-            .ok_or("the peer has less memory; give both the same --size")?;
+            .ok_or("the peer has less memory")?;
         for round in 0..self.options.rounds {
             let mut from = self.slot()?;
-            pattern(&mut from, seed(round));
+            fill(&mut from, &self.patterns, seed(round));
             let work = Work::Write {
                 from,
                 length: size,
@@ -222,14 +262,14 @@ impl Player {
             let question = self.ended(RECEIVE).await?.slot;
             self.receive()?;
             let seed = question.first().copied().unwrap_or(0);
-            verify(&question, self.options.size, seed)?;
+            self.verify(&question, seed)?;
             self.send(seed)?;
         }
         println!("SEND/RECEIVE: answered {} messages", self.options.rounds);
         println!("READ: nothing to do; the peer takes what it wants");
         self.expect("written").await?;
         let last = (self.options.rounds - 1) as u8;
-        verify(&self.scratch, self.options.size, last)?;
+        self.verify(&self.scratch, last)?;
         println!("WRITE: verified what the peer has written");
         self.tell("verified").await?;
         self.end().await
@@ -264,7 +304,7 @@ impl Player {
 
     fn send(&mut self, seed: u8) -> Result<()> {
         let mut from = self.slot()?;
-        pattern(&mut from, seed);
+        fill(&mut from, &self.patterns, seed);
         let length = self.options.size;
         let posted = self.endpoint.post(SEND, Work::Send { from, length });
         Ok(posted.map_err(|(error, _)| error)?)
@@ -313,6 +353,15 @@ impl Player {
         }
     }
 
+    /// Fails unless the slot begins with what goes with the seed.
+    fn verify(&self, slot: &Slot, seed: u8) -> Result<()> {
+        let size = self.options.size as usize;
+        match slot.get(..size) == self.patterns.get(seed.into()..).map(|rest| &rest[..size]) {
+            true => Ok(()),
+            false => Err("what arrived is not what was sent".into()),
+        }
+    }
+
     fn state(&self, state: &str, detail: &str) {
         let after = self.start.elapsed().as_secs_f64();
         println!("{after:8.3} s state: {state} {detail}");
@@ -329,25 +378,14 @@ impl Player {
     }
 }
 
-/// Fills a slot with bytes that begin with the seed.
-fn pattern(bytes: &mut [u8], seed: u8) {
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = expected(at, seed);
-    }
+/// What a slot begins with, for every seed: the seed is its first byte.
+fn patterns(size: usize) -> Vec<u8> {
+    (0..size + 256).map(|at| (at ^ (at >> 8)) as u8).collect()
 }
 
-fn expected(at: usize, seed: u8) -> u8 {
-    seed.wrapping_add((at ^ (at >> 8)) as u8)
-}
-
-fn verify(bytes: &[u8], size: u32, seed: u8) -> Result<()> {
-    let wrong = bytes
-        .iter()
-        .take(size as usize)
-        .enumerate()
-        .position(|(at, byte)| *byte != expected(at, seed));
-    match wrong {
-        Some(at) => Err(format!("byte {at} is not what was sent").into()),
-        None => Ok(()),
-    }
+fn fill(slot: &mut Slot, patterns: &[u8], seed: u8) {
+    // A slot is a whole number of pages, and the patterns may be shorter.
+    let rest = &patterns[seed.into()..];
+    let length = rest.len().min(slot.len());
+    slot[..length].copy_from_slice(&rest[..length]);
 }

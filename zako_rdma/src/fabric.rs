@@ -53,7 +53,9 @@ pub trait Endpoint: fmt::Debug + Send + 'static {
 
     /// Takes the queue pair through Init and Ready to Receive to Ready to Send.
     ///
-    /// The peer may post only when it knows that this is done, so it has to be told.
+    /// The peer may post only when it knows that this is done, so it has to be told. A
+    /// card that asks the network where the peer is blocks meanwhile, for a second or two
+    /// if nobody answers; and not every card finds out that there is no way.
     ///
     /// # Errors
     /// [`FailureKind::Address`] if there is no way to the peer,

@@ -5,29 +5,50 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
+use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::fabric::{FabricError, FailureKind};
 
 /// A slot's length is a multiple of this, and so is its address.
 pub const PAGE: usize = 4096;
+/// The length of [`Pages::Huge`].
+const HUGE_PAGE: usize = 2 << 20;
 
 /// Page-aligned memory of slots of one length.
 pub struct Slab {
     start: NonNull<u8>,
+    /// What is mapped: at least all slots.
+    mapped: usize,
+    pages: Pages,
     slot_bytes: usize,
     slots: usize,
     /// Numbers of slots that nobody has.
     free: Mutex<Vec<u32>>,
     /// A permit for each of them; given out before its number, given back after it.
     permits: Semaphore,
+}
+
+/// What memory is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pages {
+    /// The system's pages, of 4 KiB.
+    #[default]
+    Plain,
+    /// Pages of 2 MiB out of the pool that `vm.nr_hugepages` sets: a card translates
+    /// fewer addresses.
+    Huge,
+    /// A file in memory (tmpfs), which counts as shared memory and can be swapped as
+    /// long as it isn't registered.
+    Tmpfs,
 }
 
 /// A slot of a slab: its one owner. Goes back to the slab when dropped.
@@ -43,12 +64,26 @@ unsafe impl Send for Slab {}
 unsafe impl Sync for Slab {}
 
 impl Slab {
-    /// Maps zeroed memory for `slots` slots of `slot_bytes`, rounded up to whole pages.
+    /// A slab of plain pages.
+    ///
+    /// # Errors
+    /// As [`with_pages`](Self::with_pages).
+    pub fn new(slots: u32, slot_bytes: usize) -> Result<Arc<Self>, FabricError> {
+        Self::with_pages(slots, slot_bytes, Pages::Plain)
+    }
+
+    /// Maps zeroed memory for `slots` slots of `slot_bytes`, rounded up to whole pages of
+    /// 4 KiB. Where the system has no pages as asked for, they are plain, which is logged;
+    /// [`pages`](Self::pages) says what was got.
     ///
     /// # Errors
     /// [`FailureKind::Bounds`] if that is nothing or more than can be,
     /// [`FailureKind::Resources`] if the system has no such memory.
-    pub fn new(slots: u32, slot_bytes: usize) -> Result<Arc<Self>, FabricError> {
+    pub fn with_pages(
+        slots: u32,
+        slot_bytes: usize,
+        pages: Pages,
+    ) -> Result<Arc<Self>, FabricError> {
         let bounds = || {
             FabricError::new(
                 FailureKind::Bounds,
@@ -59,32 +94,41 @@ impl Slab {
             .checked_next_multiple_of(PAGE)
             .ok_or_else(bounds)?;
         let bytes = slot_bytes.checked_mul(slots as usize).ok_or_else(bounds)?;
-        if bytes == 0 || isize::try_from(bytes).is_err() {
+        // What can't be of huge pages can't be of others, either.
+        let whole = bytes
+            .checked_next_multiple_of(HUGE_PAGE)
+            .ok_or_else(bounds)?;
+        if bytes == 0 || isize::try_from(whole).is_err() {
             return Err(bounds());
         }
-        // SAFETY: a new mapping at an address of the system's choice touches no other.
-        let start = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE,
-            )
+        let (start, mapped, pages) = match (pages, mapped(pages, bytes, whole)) {
+            (pages, Ok((start, mapped))) => (start, mapped, pages),
+            (Pages::Plain, Err(error)) => return Err(no_memory(bytes, error)),
+            (wanted, Err(error)) => {
+                let hint = match wanted {
+                    Pages::Huge => "; `sysctl vm.nr_hugepages=N` sets how many there are",
+                    _ => "",
+                };
+                tracing::warn!("no {wanted:?} pages for {bytes} bytes ({error}{hint}): plain ones");
+                let (start, mapped) =
+                    mapped(Pages::Plain, bytes, whole).map_err(|error| no_memory(bytes, error))?;
+                (start, mapped, Pages::Plain)
+            }
         };
-        let start = start.ok().and_then(|start| NonNull::new(start.cast()));
-        let start = start.ok_or_else(|| {
-            FabricError::new(
-                FailureKind::Resources,
-                format!("the system has no {bytes} bytes of memory for a slab"),
-            )
-        })?;
         Ok(Arc::new(Self {
             start,
+            mapped,
+            pages,
             slot_bytes,
             slots: slots as usize,
             free: Mutex::new((0..slots).rev().collect()),
             permits: Semaphore::new(slots as usize),
         }))
+    }
+
+    /// What it is made of.
+    pub fn pages(&self) -> Pages {
+        self.pages
     }
 
     /// The address of its first byte.
@@ -169,11 +213,46 @@ impl Slab {
     }
 }
 
+/// Maps zeroed memory of at least `bytes`; says where and how much. `whole` is that in
+/// whole huge pages.
+fn mapped(pages: Pages, bytes: usize, whole: usize) -> io::Result<(NonNull<u8>, usize)> {
+    let (anywhere, access) = (std::ptr::null_mut(), ProtFlags::READ | ProtFlags::WRITE);
+    let (start, mapped) = match pages {
+        Pages::Plain => {
+            // SAFETY: a new mapping at an address of the system's choice touches no other.
+            let start = unsafe { mmap_anonymous(anywhere, bytes, access, MapFlags::PRIVATE) };
+            (start, bytes)
+        }
+        Pages::Huge => {
+            let flags = MapFlags::PRIVATE | MapFlags::HUGETLB | MapFlags::HUGE_2MB;
+            // SAFETY: as above.
+            let start = unsafe { mmap_anonymous(anywhere, whole, access, flags) };
+            (start, whole)
+        }
+        Pages::Tmpfs => {
+            let file = memfd_create("zako-slab", MemfdFlags::CLOEXEC)?;
+            ftruncate(&file, bytes as u64)?;
+            // SAFETY: as above; nobody else has the file, so nobody shortens it.
+            let start = unsafe { mmap(anywhere, bytes, access, MapFlags::SHARED, &file, 0) };
+            (start, bytes)
+        }
+    };
+    let start = NonNull::new(start?.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+    Ok((start, mapped))
+}
+
+fn no_memory(bytes: usize, error: io::Error) -> FabricError {
+    FabricError::new(
+        FailureKind::Resources,
+        format!("the system has no {bytes} bytes of memory for a slab: {error}"),
+    )
+}
+
 impl Drop for Slab {
     fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length; slots hold the slab, so none is left,
+        // SAFETY: mapped by `with_pages` with this length; slots hold the slab, so none is left,
         // and an endpoint holds the slabs that it registered.
-        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.bytes()) };
+        let unmapped = unsafe { munmap(self.start.as_ptr().cast(), self.mapped) };
         if let Err(error) = unmapped {
             tracing::error!(%error, "a slab could not be unmapped");
         }
@@ -184,6 +263,7 @@ impl fmt::Debug for Slab {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Slab")
             .field("address", &format_args!("{:#x}", self.address()))
+            .field("pages", &self.pages)
             .field("slots", &self.slots)
             .field("slot_bytes", &self.slot_bytes)
             .field("free", &self.free())
@@ -295,6 +375,22 @@ mod tests {
         ] {
             let refused = Slab::new(slots, bytes).unwrap_err();
             assert_eq!(refused.kind(), FailureKind::Bounds);
+        }
+    }
+
+    #[test]
+    fn memory_of_any_pages_is_zeroed_and_works() {
+        for pages in [Pages::Plain, Pages::Huge, Pages::Tmpfs] {
+            let slab = Slab::with_pages(3, PAGE, pages).unwrap();
+            // A machine may have no huge pages.
+            assert!(slab.pages() == pages || pages == Pages::Huge);
+            assert_eq!(slab.bytes(), 3 * PAGE);
+            let mut slots: Vec<Slot> = std::iter::from_fn(|| slab.take()).collect();
+            assert_eq!(slots.len(), 3);
+            for slot in &mut slots {
+                assert!(slot.iter().all(|byte| *byte == 0));
+                slot.fill(7);
+            }
         }
     }
 

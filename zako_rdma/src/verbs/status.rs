@@ -6,6 +6,7 @@ use std::io;
 use ibverbs_sys::ibv_wc_status as code;
 
 use crate::fabric::{FabricError, FailureKind};
+use crate::memory_limit::{HOW_TO_RAISE, MemoryLimit};
 
 /// The error of work that ended with this status; `None` if it succeeded.
 ///
@@ -53,7 +54,12 @@ pub(super) fn refused(what: &str, error: &io::Error) -> FabricError {
         io::ErrorKind::PermissionDenied => FailureKind::Unavailable,
         _ => FailureKind::Device,
     };
-    FabricError::new(kind, format!("{what}: {error}"))
+    let mut message = format!("{what}: {error}");
+    // Queues are pinned memory, too.
+    if error.kind() == io::ErrorKind::OutOfMemory && MemoryLimit::current().room().is_some() {
+        message += &format!("; if it is the limit on pinned memory, {HOW_TO_RAISE}");
+    }
+    FabricError::new(kind, message)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use zako_rdma::fabric::{Access, EndpointOptions, Fabric, FailureKind, Work};
-use zako_rdma::memory::{PAGE, Slab};
+use zako_rdma::memory::{PAGE, Pages, Slab};
 
 use crate::Case;
 use crate::endpoints::{End, kinds, pair, pattern, run};
@@ -12,6 +12,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a message arrives", a_message_arrives),
     ("memory is read", memory_is_read),
     ("memory is written", memory_is_written),
+    ("memory of any pages", memory_of_any_pages),
     ("many reads at once", many_reads_at_once),
     ("no wakeup is lost", no_wakeup_is_lost),
     (
@@ -92,6 +93,32 @@ fn memory_is_written(fabric: &Arc<dyn Fabric>) {
             "{size} bytes differ"
         );
         assert!(there[size..].iter().all(|byte| *byte == 0), "no more came");
+    }
+}
+
+/// What a machine doesn't have falls back to plain pages; what was got is printed.
+fn memory_of_any_pages(fabric: &Arc<dyn Fabric>) {
+    for pages in [Pages::Plain, Pages::Huge, Pages::Tmpfs] {
+        let (mut one, mut other) = pair(fabric, Access::Local, PAGE);
+        let slab = Slab::with_pages(3, 1 << 20, pages).unwrap();
+        println!("       asked for {pages:?} pages, got {:?}", slab.pages());
+        let memory = other.endpoint.register(&slab, Access::Read).unwrap();
+        let into = Slab::with_pages(1, 1 << 20, pages).unwrap();
+        one.endpoint.register(&into, Access::Local).unwrap();
+        let mut there: Vec<_> = (0..3).map(|_| slab.take().unwrap()).collect();
+        there[2].copy_from_slice(&pattern(1 << 20, 5));
+        one.post(
+            1,
+            Work::Read {
+                into: into.take().unwrap(),
+                length: 1 << 20,
+                address: memory.part(there[2].offset(), 1 << 20).unwrap(),
+                key: memory.key,
+            },
+        );
+        let ended = one.completions(1);
+        assert_eq!(kinds(&ended), [Ok(1 << 20)]);
+        assert!(ended[0].slot[..] == there[2][..]);
     }
 }
 

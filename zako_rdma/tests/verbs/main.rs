@@ -29,6 +29,11 @@ fn main() -> ExitCode {
         processes::child(role, &fabric(&wish()).unwrap());
         return ExitCode::SUCCESS;
     }
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    assert!(
+        !maps.contains("libibverbs"),
+        "a program with feature `verbs` needs no libibverbs"
+    );
     let wish = wish();
     print!("{}", report(&wish));
     let fabric = match fabric(&wish) {
