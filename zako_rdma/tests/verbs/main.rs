@@ -7,8 +7,11 @@
 
 mod endpoints;
 mod exchanges;
+#[path = "../pair/mod.rs"]
+mod pair;
 mod processes;
 mod resources;
+mod sessions;
 mod violations;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         violations::CASES,
         processes::CASES,
         resources::CASES,
+        sessions::CASES,
     ]
     .concat();
     let (mut passed, mut failed) = (0, 0);
