@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use client_support::{Running, noise};
+use client_support::{Running, any_port, noise, quick};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use zako_core::cas::{Blob, BlobStat, BlobWriter, Cas, CasExt, ErrorKind, Lease, Result, Stored};
+use zako_core::client::Client;
+use zako_core::server::ServerOptions;
 use zako_core::store::MemoryStore;
 use zako_core::{BlobRange, Digest};
 use zako_digest::hash;
@@ -151,5 +153,27 @@ async fn a_caller_that_goes_away_passes_its_turn_on() {
     slow.turns.add_permits(1_000);
     for task in waiting {
         task.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_put_that_nobody_polls_holds_up_no_other() {
+    for streams in [1, 256] {
+        let mut options = ServerOptions::default();
+        options.max_streams_per_connection = streams;
+        let slow = Slow::new();
+        slow.turns.add_permits(1_000);
+        let server = Running::start(slow.clone(), &any_port(), options).await;
+        let mut options = quick();
+        options.max_connections = 1;
+        let client = Client::connect(&server.url, options).await.unwrap();
+        // From then on the client knows how many streams there are.
+        client.put_bytes(noise(0, 100)).await.unwrap();
+        let mut put = std::pin::pin!(client.put_bytes(noise(1, 100)));
+        assert!(futures::poll!(&mut put).is_pending());
+        for number in 2..20 {
+            client.put_bytes(noise(number, 100)).await.unwrap();
+        }
+        put.await.unwrap();
     }
 }

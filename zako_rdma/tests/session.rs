@@ -1,10 +1,14 @@
 //! Sessions on which nothing goes wrong with the card.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod pair;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
 use pair::{ALL_FREE, Blobs, FREED, Pair, content, get_all, options, put_all, until};
+use tokio::time::{sleep, timeout};
 use zako_digest::hash;
 use zako_rdma::session::{Code, SessionError, Status, TransferError};
 use zako_rdma::soft::Faults;
@@ -62,13 +66,23 @@ async fn a_session_is_closed_when_its_handles_are_gone() {
 
 #[tokio::test(start_paused = true)]
 async fn many_transfers_share_a_session() {
+    share_a_session().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_transfers_share_a_session_on_many_threads() {
+    share_a_session().await;
+}
+
+async fn share_a_session() {
     let pair = Pair::new(3, Faults::default());
     let (client, server) = pair.open().await;
     let blobs = Blobs::default();
     let serving = blobs.serve(server);
     let moves = (0..24u8).map(|seed| {
         let (client, blobs) = (client.clone(), blobs.clone());
-        async move {
+        // In tasks of their own.
+        tokio::spawn(async move {
             let bytes = content(40_000 + usize::from(seed), seed);
             match seed % 2 {
                 0 => {
@@ -81,9 +95,11 @@ async fn many_transfers_share_a_session() {
                     assert!(blobs.get(&hash::bytes(&bytes)).unwrap() == bytes);
                 }
             }
-        }
+        })
     });
-    join_all(moves).await;
+    for moved in join_all(moves).await {
+        moved.unwrap();
+    }
     drop(client);
     assert_eq!(serving.await.unwrap(), (SessionError::Closed, FREED));
 }
@@ -95,17 +111,20 @@ async fn what_nobody_reads_holds_up_nobody() {
     let blobs = Blobs::default();
     let long = blobs.add(&content(1 << 20, 1));
     let serving = blobs.serve(server);
+    let limit = Duration::from_secs(600);
     // As many as may be, less one; none is read.
     let mut unread = Vec::new();
     for _ in 0..3 {
         unread.push(client.get(&long, 0..long.size()).await.unwrap());
     }
-    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    sleep(Duration::from_secs(1)).await;
     for seed in 2..5 {
         let bytes = content(200_000, seed);
-        assert_eq!(put_all(&client, &bytes).await, Ok(200_000));
+        let put = timeout(limit, put_all(&client, &bytes)).await;
+        assert_eq!(put, Ok(Ok(200_000)));
         let digest = blobs.add(&content(300_000, seed));
-        assert_eq!(get_all(&client, &digest).await.unwrap().len(), 300_000);
+        let got = timeout(limit, get_all(&client, &digest)).await.unwrap();
+        assert_eq!(got.unwrap().len(), 300_000);
     }
     let mut last = unread.pop().unwrap();
     let mut bytes = Vec::new();
@@ -127,7 +146,8 @@ async fn who_keeps_bytes_holds_up_nobody() {
     let serving = blobs.serve(server);
     let mut pull = client.get(&digest, 0..digest.size()).await.unwrap();
     let mut kept: Vec<Bytes> = Vec::new();
-    while let Some(step) = pull.next().await {
+    let limit = Duration::from_secs(600);
+    while let Some(step) = timeout(limit, pull.next()).await.expect("it goes on") {
         kept.push(step.unwrap());
     }
     assert!(kept.concat() == bytes);

@@ -28,8 +28,11 @@ const HASH_INLINE: usize = 512 * 1024;
 impl Client {
     /// Stores blobs that each fit into a batch; one outcome each, in order.
     pub(super) async fn put_small(&self, blobs: &[(Digest, Bytes)]) -> Vec<Result<Stored>> {
-        let calls: Vec<_> = self
-            .groups(blobs.iter().map(|(digest, _)| digest))
+        let groups = self.groups(blobs.iter().map(|(digest, _)| digest));
+        if groups.len() == 1 {
+            return self.put_group(blobs).await;
+        }
+        let calls: Vec<_> = groups
             .into_iter()
             .map(|group| self.put_group(&blobs[group]))
             .collect();

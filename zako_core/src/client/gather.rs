@@ -1,7 +1,8 @@
 //! Small blobs that are stored one by one share calls when many are under way.
 //!
 //! A call costs more than a small blob: so only a few run at once, and what comes
-//! meanwhile goes together in the next one. Nothing waits for others to come.
+//! meanwhile goes together in the next one. Nothing waits for others to come. Where
+//! nothing else is under way, a blob's call is its caller's own.
 
 use std::collections::VecDeque;
 
@@ -25,8 +26,12 @@ pub(super) struct Gathering {
 
 #[derive(Debug, Default)]
 struct Waiting {
+    /// A caller makes its own call. Nobody waits for it, as nobody knows whether it is
+    /// polled: carriers may run beside it.
+    alone: bool,
+    /// The calls of carriers.
     calls: usize,
-    /// Empty while fewer calls run than may.
+    /// Empty while no carrier is under way.
     blobs: VecDeque<Blob>,
 }
 
@@ -45,6 +50,9 @@ struct Carrier {
     over: bool,
 }
 
+/// A caller's own call is under way, until this is dropped.
+struct Alone<'a>(&'a Gathering);
+
 /// Calls with small blobs that run at once; further blobs wait and go together.
 const MOST_CALLS: usize = 4;
 
@@ -56,21 +64,36 @@ impl Gathering {
             runtime: Handle::current(),
         }
     }
+
+    /// The right to a call of one's own, if nothing is under way.
+    fn alone(&self) -> Option<Alone<'_>> {
+        let mut waiting = self.waiting.lock();
+        let free = waiting.calls == 0 && !waiting.alone;
+        waiting.alone |= free;
+        free.then(|| Alone(self))
+    }
 }
 
 impl Client {
     /// Stores one blob that fits into a batch.
     pub(super) async fn put_gathered(&self, digest: Digest, data: Bytes) -> Result<Stored> {
+        let gathering = &self.0.gathering;
+        // With one stream only, a future that is not polled would hold up the others.
+        if self.0.pool.recommended() > 1
+            && let Some(_alone) = gathering.alone()
+        {
+            let outcomes = self.put_small(&[(digest, data)]).await;
+            return outcomes.into_iter().next().unwrap_or_else(ended);
+        }
         let (stored, outcome) = oneshot::channel();
         let blob = Blob {
             digest,
             data,
             stored,
         };
-        let gathering = &self.0.gathering;
         let first = {
             let mut waiting = gathering.waiting.lock();
-            if waiting.calls < MOST_CALLS {
+            if waiting.calls + usize::from(waiting.alone) < MOST_CALLS {
                 waiting.calls += 1;
                 Some(blob)
             } else {
@@ -137,6 +160,12 @@ impl Carrier {
         };
         let count = waiting.blobs.iter().take_while(fits).count().max(1);
         Some(waiting.blobs.drain(..count).collect())
+    }
+}
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.lock().alone = false;
     }
 }
 

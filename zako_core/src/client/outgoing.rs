@@ -111,10 +111,13 @@ impl Body for Outgoing {
             Self::Chunks(chunks) => chunks
                 .poll_piece(cx)
                 .map(|piece| piece.map(|piece| piece.map(HttpFrame::data))),
-            Self::Batch(batch) => Poll::Ready(batch.next_piece().map(|piece| {
-                let piece = piece.chain(Bytes::new());
-                Ok(HttpFrame::data(piece))
-            })),
+            Self::Batch(batch) => {
+                let piece = match batch.last_blob() {
+                    Some((head, blob)) => Some(head.chain(blob)),
+                    None => batch.next_piece().map(|piece| piece.chain(Bytes::new())),
+                };
+                Poll::Ready(piece.map(|piece| Ok(HttpFrame::data(piece))))
+            }
         }
     }
 

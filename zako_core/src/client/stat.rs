@@ -44,6 +44,10 @@ pub struct ServerStatus {
     pub uptime: Duration,
     /// What its clock says.
     pub server_time: SystemTime,
+    /// Sessions over RDMA.
+    pub rdma_sessions: u64,
+    /// Memory that they pin, in bytes.
+    pub rdma_pinned_bytes: u64,
 }
 
 impl Client {
@@ -189,5 +193,7 @@ fn server_status(status: proto::StatusResponse) -> ServerStatus {
         server_time: SystemTime::UNIX_EPOCH
             .checked_add(Duration::from_millis(status.server_time_ms))
             .unwrap_or(SystemTime::UNIX_EPOCH),
+        rdma_sessions: status.rdma_sessions,
+        rdma_pinned_bytes: status.rdma_pinned_bytes,
     }
 }

@@ -122,6 +122,24 @@ impl Gate {
         Ok(running.permit(streams).await)
     }
 
+    /// Admits a call that only steers what moves elsewhere: as [`admit`](Self::admit), but
+    /// it takes no stream.
+    ///
+    /// # Errors
+    /// As of [`admit`](Self::admit).
+    pub fn admit_control(
+        &self,
+        peer: &Arc<Peer>,
+        token: Option<&[u8]>,
+        access: Access,
+    ) -> Result<StreamPermit> {
+        if !self.limits.require_token {
+            return Ok(StreamPermit::unbounded());
+        }
+        let (running, _) = self.enter(peer, token, access)?;
+        Ok(StreamPermit::without_stream(running))
+    }
+
     /// Sessions that are alive.
     pub fn sessions(&self) -> usize {
         self.sweep(self.clock.now());

@@ -122,6 +122,14 @@ impl Running {
 }
 
 impl StreamPermit {
+    /// For a call that takes no stream.
+    pub(super) const fn without_stream(running: Running) -> Self {
+        Self {
+            _stream: None,
+            _running: Some(running),
+        }
+    }
+
     /// For a server that asks for no token.
     pub(super) const fn unbounded() -> Self {
         Self {

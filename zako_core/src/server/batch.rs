@@ -1,24 +1,21 @@
 //! `zako.v1.batch.Batch`: many small blobs in one call, in the place of generated
 //! code.
 
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body::Frame;
 use tonic::body::Body;
-use tonic::server::NamedService;
 use tonic::{Code, Status};
-use tower_service::Service;
 use zako_protobuf::batch::{
     BatchDownloadRequest, BatchUploadRequest, BatchUploadResponse, DownloadedBlob, Outcome,
 };
 
+use super::answer::Inner;
 use super::connection::Shared;
 use super::entries;
 use super::resource::{digests, some_digest};
@@ -35,9 +32,8 @@ const MAX_TOTAL: u64 = 4 * 1024 * 1024;
 /// The longest request in bytes: the blobs, their digests and the message's head.
 const MAX_REQUEST: usize = 6 * 1024 * 1024 + frame::HEAD_LEN;
 
-/// The tower service that answers batch calls.
-#[derive(Clone)]
-pub(super) struct BatchService(Arc<Shared>);
+/// The service of batch calls.
+pub(super) const NAME: &str = "zako.v1.batch.Batch";
 
 /// The pieces of an answer, and trailers.
 struct BatchBody {
@@ -51,36 +47,16 @@ enum Pieced {
     Blobs(BatchWriter),
 }
 
-impl BatchService {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self(shared)
-    }
+/// Answers a batch call.
+pub(super) async fn answer(shared: Arc<Shared>, request: Request<Body>) -> Response<Inner> {
+    let answer = answer_or_refusal(&shared, request).await;
+    answer.unwrap_or_else(|refusal| refusal).map(Inner::Body)
 }
 
-impl NamedService for BatchService {
-    const NAME: &'static str = "zako.v1.batch.Batch";
-}
-
-impl Service<Request<Body>> for BatchService {
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let shared = Arc::clone(&self.0);
-        Box::pin(async move {
-            Ok(answer(&shared, request)
-                .await
-                .unwrap_or_else(|refusal| refusal))
-        })
-    }
-}
-
-async fn answer(shared: &Shared, request: Request<Body>) -> Result<Response<Body>, Response<Body>> {
+async fn answer_or_refusal(
+    shared: &Shared,
+    request: Request<Body>,
+) -> Result<Response<Body>, Response<Body>> {
     let (head, body) = request.into_parts();
     if let Some(refusal) = not_grpc(&head) {
         return Err(refusal);

@@ -7,18 +7,19 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
+use zako_protobuf::cas;
 use zako_protobuf::cas::content_addressable_storage_server::ContentAddressableStorage;
 use zako_protobuf::cas::{
     GetTransportDetailsRequest, NegotiateBlobsRequest, NegotiateBlobsResponse, TransportDetails,
 };
-use zako_protobuf::{cas, net};
+use zako_protobuf::net::{self, Protocol};
 
 use super::connection::Shared;
 use super::gated::peer;
 use super::resource::digests;
 use super::status::{bad_request, to_status};
 use crate::cas::{CasError, ErrorKind, Lease};
-use crate::negotiate::{PeerAddr, Scope};
+use crate::negotiate::{Peer, PeerAddr, Scope};
 
 pub(super) struct CasService(Arc<Shared>);
 
@@ -55,11 +56,8 @@ impl ContentAddressableStorage for CasService {
     ) -> Result<Response<TransportDetails>, Status> {
         let peer = Arc::clone(peer(request.extensions())?);
         let request = request.into_inner();
-        let grpc = net::Protocol::Grpc;
-        if !request.supported_protocols.contains(&(grpc as i32)) {
-            let error = CasError::new(ErrorKind::Unsupported, "no road in common: offer gRPC");
-            return Err(to_status(&error));
-        }
+        let (chosen, fallbacks) = roads(&self.0, &peer, &request.supported_protocols)
+            .map_err(|error| to_status(&error))?;
         let scope = match cas::Scope::try_from(request.scope) {
             Ok(cas::Scope::ReadWrite) => Scope::ReadWrite,
             Ok(cas::Scope::Read) => Scope::Read,
@@ -79,11 +77,40 @@ impl ContentAddressableStorage for CasService {
             server_addr,
             auth_token: offer.token,
             recommended_concurrency: offer.streams,
-            protocol: grpc.into(),
+            protocol: chosen.into(),
             token_ttl_seconds: u32::try_from(offer.ttl.as_secs()).unwrap_or(u32::MAX),
-            fallbacks: Vec::new(),
+            fallbacks: fallbacks.into_iter().map(i32::from).collect(),
         }))
     }
+}
+
+/// The best road that both ends have, and the others, best first.
+fn roads(
+    shared: &Shared,
+    peer: &Peer,
+    supported: &[i32],
+) -> Result<(Protocol, Vec<Protocol>), CasError> {
+    let mut why_not = "no road in common: offer gRPC".to_owned();
+    let rdma = match &shared.rdma {
+        _ if !supported.contains(&Protocol::Rdma.into()) => None,
+        Some(road) => match road.check(peer) {
+            Ok(()) => Some(Protocol::Rdma),
+            Err(error) => {
+                tracing::debug!(peer = ?peer.addr(), %error, "RDMA is not offered");
+                why_not = error.message().to_owned();
+                None
+            }
+        },
+        None => {
+            why_not = "this server has no RDMA".to_owned();
+            None
+        }
+    };
+    let grpc = supported.contains(&Protocol::Grpc.into());
+    let mut roads = rdma.into_iter().chain(grpc.then_some(Protocol::Grpc));
+    let chosen = roads.next();
+    let chosen = chosen.ok_or_else(|| CasError::new(ErrorKind::Unsupported, why_not))?;
+    Ok((chosen, roads.collect()))
 }
 
 async fn negotiate(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use futures::{FutureExt, TryFutureExt};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
@@ -14,17 +15,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
 
 use super::answer::{AnswerBody, Inner};
+use super::batch;
 use super::body::RequestBody;
 use super::deadline;
 use super::idle_body::IdleBody;
 use super::options::ServerOptions;
 use super::preface::Greeted;
+use super::rdma::RdmaRoad;
 use super::sendfile::{Road, Slots, Socket};
 use super::transport;
 use super::watch::Watch;
@@ -34,6 +36,7 @@ use crate::transport::grpc::DecodeLimits;
 use crate::transport::stream::Stream;
 
 const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
+const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
 
 /// What all calls of a server share.
 #[derive(Debug)]
@@ -42,6 +45,7 @@ pub(super) struct Shared {
     pub(super) maintain: Option<Arc<dyn Maintain>>,
     pub(super) gate: Gate,
     pub(super) options: ServerOptions,
+    pub(super) rdma: Option<Arc<RdmaRoad>>,
     pub(super) began: Instant,
     /// For the blobs that go from file to socket.
     pub(super) slots: Arc<Slots>,
@@ -179,6 +183,9 @@ async fn answer(
     let service = request.uri().path().split('/').nth(1).unwrap_or_default();
     // A negotiation may rest for as long as its caller looks for blobs.
     let negotiation = request.uri().path() == NEGOTIATE;
+    // So may a session over RDMA, whose bytes don't come here; HTTP/2 finds out whether
+    // the caller is gone.
+    let rests = negotiation || request.uri().path() == RDMA_SESSION;
     // Those calls end when their caller says so, or with the server.
     let open_ended = negotiation || !service.starts_with("zako.");
     let idle = shared.options.upload_idle_timeout;
@@ -186,16 +193,26 @@ async fn answer(
         // The bulk calls mind their deadlines themselves until they answer: an
         // upload is parked.
         Ok(transport::answer(Arc::clone(&shared), road, request.map(Body::new)).await)
+    } else if service == batch::NAME {
+        let answer = batch::answer(Arc::clone(&shared), request.map(Body::new));
+        in_time(deadline, answer.map(Ok)).await
     } else {
-        let answer = routes.call(request.map(|body| IdleBody::new(body, idle, negotiation)));
-        let answer = match deadline {
-            Some(at) => tokio::time::timeout_at(at, answer)
-                .await
-                .unwrap_or_else(|_| Ok(Status::into_http(deadline::exceeded()))),
-            None => answer.await,
-        };
-        answer.map(|answer| answer.map(Inner::Body))
+        let answer = routes.call(request.map(|body| IdleBody::new(body, idle, rests)));
+        in_time(deadline, answer.map_ok(|answer| answer.map(Inner::Body))).await
     };
     let stop = open_ended.then(|| shared.stop.clone().cancelled_owned());
     answer.map(|answer| answer.map(|body| AnswerBody::new(body, deadline, stop, watch)))
+}
+
+/// The answer, or the one to a call whose deadline passes before it.
+async fn in_time(
+    deadline: Option<tokio::time::Instant>,
+    answer: impl Future<Output = Result<Response<Inner>, Infallible>>,
+) -> Result<Response<Inner>, Infallible> {
+    let Some(at) = deadline else {
+        return answer.await;
+    };
+    let exceeded = |_| Ok(deadline::exceeded().into_http().map(Inner::Body));
+    let answer = tokio::time::timeout_at(at, answer).await;
+    answer.unwrap_or_else(exceeded)
 }

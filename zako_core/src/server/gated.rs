@@ -18,7 +18,7 @@ use super::status::to_status;
 use crate::negotiate::{Access, Gate, Peer, StreamPermit};
 
 /// The call metadata that carries a token.
-const TOKEN: &str = "zako-token";
+pub(super) const TOKEN: &str = "zako-token";
 
 /// A service of which some methods need a session.
 #[derive(Clone)]

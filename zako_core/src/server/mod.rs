@@ -17,6 +17,7 @@ mod idle_body;
 mod listen;
 mod options;
 mod preface;
+mod rdma;
 mod resource;
 mod sendfile;
 mod serve;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 
 pub use listen::{ListenAddr, ParseListenAddrError};
 pub use options::{MaintenanceAccess, ServerOptions};
+pub use rdma::{Network, ParseNetworkError, RdmaOptions};
 pub use serve::BoundServer;
 pub use status::to_status;
 
@@ -43,6 +45,7 @@ pub struct Server {
     maintain: Option<Arc<dyn Maintain>>,
     clock: Arc<dyn Clock>,
     options: ServerOptions,
+    rdma: Option<RdmaOptions>,
 }
 
 impl Server {
@@ -53,7 +56,15 @@ impl Server {
             maintain: None,
             clock: Arc::new(SystemClock),
             options,
+            rdma: None,
         }
+    }
+
+    /// Offers RDMA too.
+    #[must_use]
+    pub fn with_rdma(mut self, rdma: RdmaOptions) -> Self {
+        self.rdma = Some(rdma);
+        self
     }
 
     /// Offers the maintenance of the store too, to callers that
@@ -83,6 +94,7 @@ impl Server {
             self.maintain,
             self.clock,
             self.options,
+            self.rdma,
         ))
     }
 }

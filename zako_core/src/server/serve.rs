@@ -12,14 +12,15 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use zako_protobuf::cas::content_addressable_storage_server::ContentAddressableStorageServer;
+use zako_protobuf::rdma::rdma_server::RdmaServer;
 use zako_protobuf::store::store_server::StoreServer;
 
-use super::batch::BatchService;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
 use super::options::ServerOptions;
+use super::rdma::{RdmaOptions, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
 use crate::cas::{Cas, CasError, ErrorKind, Maintain, Result};
@@ -50,6 +51,7 @@ impl BoundServer {
         maintain: Option<Arc<dyn Maintain>>,
         clock: Arc<dyn Clock>,
         options: ServerOptions,
+        rdma: Option<RdmaOptions>,
     ) -> Self {
         Self {
             listener,
@@ -59,6 +61,7 @@ impl BoundServer {
                 gate: Gate::new(options.gate_limits(), clock),
                 calls: Calls::new(options.download_idle_timeout),
                 options,
+                rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
                 began: Instant::now(),
                 slots: Arc::new(Slots::new()),
                 uploads: TaskTracker::new(),
@@ -95,7 +98,7 @@ impl BoundServer {
         drop(listener);
 
         tracing::debug!(connections = connections.len(), "draining");
-        set_serving(&health, false).await;
+        set_serving(&health, &shared, false).await;
         shared.stop.cancel();
         connections.close();
         shared.calls.tasks.close();
@@ -175,7 +178,7 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
         StoreServer::new(StoreService::new(Arc::clone(shared))).max_decoding_message_size(limit);
 
     let (health, health_service) = tonic_health::server::health_reporter();
-    set_serving(&health, true).await;
+    set_serving(&health, shared, true).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(zako_protobuf::FILE_DESCRIPTOR_SET)
@@ -186,9 +189,10 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     };
     let v1 = reflection().build_v1().map_err(broken)?;
     let v1alpha = reflection().build_v1alpha().map_err(broken)?;
+    let rdma = RdmaServer::new(RdmaService::new(Arc::clone(shared)));
     let routes = Routes::new(cas)
         .add_service(Gated::new(store, Arc::clone(shared)))
-        .add_service(BatchService::new(Arc::clone(shared)))
+        .add_service(rdma.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(health_service.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(v1.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(v1alpha.max_decoding_message_size(MAX_SMALL_REQUEST))
@@ -196,16 +200,18 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     Ok((health, routes))
 }
 
-async fn set_serving(health: &HealthReporter, serving: bool) {
+async fn set_serving(health: &HealthReporter, shared: &Shared, serving: bool) {
     use tonic_health::ServingStatus::{NotServing, Serving};
     let status = if serving { Serving } else { NotServing };
-    for service in [
+    let rdma = shared.rdma.as_ref().map(|_| "zako.v1.rdma.Rdma");
+    let services = [
         "",
         "zako.v1.cas.ContentAddressableStorage",
         "zako.v1.transport.Transport",
         "zako.v1.batch.Batch",
         "zako.v1.store.Store",
-    ] {
+    ];
+    for service in services.into_iter().chain(rdma) {
         health.set_service_status(service, status).await;
     }
 }

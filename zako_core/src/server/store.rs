@@ -148,6 +148,8 @@ impl Store for StoreService {
             Some(maintain) => maintain.usage().await.map_err(|error| to_status(&error))?,
             None => Default::default(),
         };
+        let rdma = self.0.rdma.as_ref().map(|road| road.used());
+        let rdma = rdma.unwrap_or_default();
         // A clock before 1970 tells 0.
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -166,6 +168,8 @@ impl Store for StoreService {
             uptime_seconds: self.0.began.elapsed().as_secs(),
             durability: usage.durability.to_owned(),
             server_time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            rdma_sessions: rdma.sessions as u64,
+            rdma_pinned_bytes: rdma.bytes,
         }))
     }
 }

@@ -26,8 +26,17 @@ struct Messages {
     data: Bytes,
 }
 
+/// Where the bytes of an upload come from.
+pub(super) trait Source: Send {
+    /// The next bytes; `None` after the last ones.
+    fn chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, End>> + Send;
+
+    /// Notes that the store has taken some: its time is not the sender's.
+    fn progressed(&mut self) {}
+}
+
 /// Why an upload ends before its blob is whole, and what becomes of it.
-enum End {
+pub(super) enum End {
     /// The sender or this server went away: what came is kept for a resumption.
     Park(Status),
     /// The sender is wrong: nothing of it is kept.
@@ -66,42 +75,62 @@ async fn upload(shared: &Shared, messages: &mut Messages) -> Result<u64, Status>
     };
     let (digest, range) = resource(Some(metadata))?;
     let start = start(&digest, range)?;
-    let status = |error: CasError| to_status(&error);
-
-    let exists = || to_status(&CasError::already_exists(digest).with_held(digest.size()));
-    if cas.contains(&digest).await.map_err(status)? {
-        return Err(exists());
-    }
-    if start > 0 {
-        let held = cas.held(&digest).await.map_err(status)?;
-        if start > held {
-            return Err(to_status(&CasError::not_held(digest, start, held)));
-        }
-    }
+    check(cas, &digest, start).await?;
     messages.body.progressed();
-
     let first = match messages.chunk().await.map_err(End::status)? {
         Some(chunk) => chunk,
         // Nothing is missing of an upload that begins at its end.
         None if start == digest.size() => Bytes::new(),
-        None => return cas.held(&digest).await.map_err(status),
+        None => return cas.held(&digest).await.map_err(|error| to_status(&error)),
     };
+    store(shared, messages, &digest, start, first).await
+}
+
+/// Whether an upload of this blob can begin at `start`.
+pub(super) async fn check(cas: &dyn Cas, digest: &Digest, start: u64) -> Result<(), Status> {
+    let status = |error: CasError| to_status(&error);
+    if cas.contains(digest).await.map_err(status)? {
+        return Err(exists(digest));
+    }
+    if start > 0 {
+        let held = cas.held(digest).await.map_err(status)?;
+        if start > held {
+            return Err(status(CasError::not_held(*digest, start, held)));
+        }
+    }
+    Ok(())
+}
+
+/// Takes the bytes from `start` on, `first` before those of the source; the blob's size.
+pub(super) async fn store(
+    shared: &Shared,
+    source: &mut impl Source,
+    digest: &Digest,
+    start: u64,
+    first: Bytes,
+) -> Result<u64, Status> {
+    let cas = &*shared.cas;
     let counter = Counter {
-        digest,
+        digest: *digest,
         declared: digest.size() - start,
         came: 0,
     };
     let stored = if start == 0 && digest.size() <= COLLECTED {
-        collect(cas, messages, first, counter).await?
+        collect(cas, source, first, counter).await?
     } else {
-        let writer = cas.writer(&digest, start).await.map_err(status)?;
-        write(shared, writer, messages, first, counter).await?
+        let writer = cas.writer(digest, start).await;
+        let writer = writer.map_err(|error| to_status(&error))?;
+        write(shared, writer, source, first, counter).await?
     };
     match stored {
         Stored::New => Ok(digest.size()),
         // Another upload was faster.
-        Stored::Existing => Err(exists()),
+        Stored::Existing => Err(exists(digest)),
     }
+}
+
+fn exists(digest: &Digest) -> Status {
+    to_status(&CasError::already_exists(*digest).with_held(digest.size()))
 }
 
 /// The first byte that will be sent.
@@ -124,7 +153,7 @@ fn start(digest: &Digest, range: BlobRange) -> Result<u64, Status> {
 /// Takes a small blob into memory, which grows as bytes come, and stores it.
 async fn collect(
     cas: &dyn Cas,
-    messages: &mut Messages,
+    source: &mut impl Source,
     first: Bytes,
     mut counter: Counter,
 ) -> Result<Stored, Status> {
@@ -141,7 +170,7 @@ async fn collect(
             }
             None => break counter.finish(),
         }
-        next = match messages.chunk().await {
+        next = match source.chunk().await {
             Ok(next) => next,
             Err(end) => break Err(end),
         };
@@ -176,7 +205,7 @@ async fn keep(cas: &dyn Cas, digest: &Digest, beginning: Bytes) -> Result<(), Ca
 async fn write(
     shared: &Shared,
     mut writer: Box<dyn BlobWriter>,
-    messages: &mut Messages,
+    source: &mut impl Source,
     first: Bytes,
     mut counter: Counter,
 ) -> Result<Stored, Status> {
@@ -196,14 +225,13 @@ async fn write(
                         _ => End::Park(status),
                     });
                 }
-                // The store's time is not the sender's.
                 if counts {
-                    messages.body.progressed();
+                    source.progressed();
                 }
             }
             None => break counter.finish(),
         }
-        next = match messages.chunk().await {
+        next = match source.chunk().await {
             Ok(next) => next,
             Err(end) => break Err(end),
         };
@@ -298,8 +326,9 @@ impl Messages {
             }
         }
     }
+}
 
-    /// The next piece of a chunk; `None` at the end of the stream.
+impl Source for Messages {
     async fn chunk(&mut self) -> Result<Option<Bytes>, End> {
         let refused = |description: &str| End::Discard(bad_request("payload", description));
         match self.next().await? {
@@ -315,10 +344,14 @@ impl Messages {
             Some(UploadEvent::Unset) => Err(refused("a message has no payload")),
         }
     }
+
+    fn progressed(&mut self) {
+        self.body.progressed();
+    }
 }
 
 impl End {
-    fn status(self) -> Status {
+    pub(super) fn status(self) -> Status {
         match self {
             Self::Park(status) | Self::Discard(status) => status,
         }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use zako_core::cas::Cas;
 use zako_core::negotiate::ManualClock;
-use zako_core::server::{ListenAddr, Server, ServerOptions};
+use zako_core::server::{ListenAddr, RdmaOptions, Server, ServerOptions};
 
 pub use client::{Answer, Call, Client};
 pub use map_cas::MapCas;
@@ -64,8 +64,18 @@ impl Running {
     }
 
     pub async fn over(cas: Arc<MapCas>, options: ServerOptions) -> Self {
+        let server = Server::new(cas.clone(), options);
+        Self::serve(cas, server).await
+    }
+
+    pub async fn with_rdma(cas: Arc<MapCas>, options: ServerOptions, rdma: RdmaOptions) -> Self {
+        let server = Server::new(cas.clone(), options).with_rdma(rdma);
+        Self::serve(cas, server).await
+    }
+
+    async fn serve(cas: Arc<MapCas>, server: Server) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let server = Server::new(cas.clone(), options).with_clock(clock.clone());
+        let server = server.with_clock(clock.clone());
         let any = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
         let bound = server.bind(&any).await.unwrap();
         let ListenAddr::Tcp(addr) = *bound.local_addr() else {

@@ -1,6 +1,8 @@
 //! Two ends of a session over a soft network, and a server of made-up blobs.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub(crate) mod raw;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;

@@ -105,6 +105,18 @@ impl BatchWriter {
         })
     }
 
+    /// What is left of the message, if that is one blob: what stands before it, and the
+    /// blob, not copied. It takes the place of the next piece.
+    pub fn last_blob(&mut self) -> Option<(Bytes, Bytes)> {
+        // A long blob may have to go before it.
+        if !self.next.is_empty() || self.entries.len() != 1 {
+            return None;
+        }
+        let Entry { head, data } = self.entries.next()?;
+        self.left = 0;
+        Some((self.heads.split_to(head), data))
+    }
+
     /// The next piece of the message, `None` at its end.
     pub fn next_piece(&mut self) -> Option<Bytes> {
         if !self.next.is_empty() {
@@ -202,6 +214,33 @@ mod tests {
         let pieces = pieces(BatchWriter::new(blobs.into_iter(), 1 << 20).unwrap());
         assert_eq!(pieces.len(), 3);
         assert_eq!(pieces[1].as_ptr(), long.as_ptr());
+    }
+
+    #[test]
+    fn a_last_blob_is_not_copied_and_ends_the_message() {
+        let [short, long] = [1000, COPY_BELOW].map(|size| Bytes::from(vec![2; size]));
+        for before in [vec![], vec![&short], vec![&long], vec![&long, &long]] {
+            let writer = || {
+                let blobs = before.iter().copied().chain([&short]).cloned();
+                let entries: Vec<_> = blobs.map(|data| (fields(0, 1), data)).collect();
+                BatchWriter::new(entries.into_iter(), 1).unwrap()
+            };
+            let (mut whole, mut other) = (Vec::new(), writer());
+            let mut copied = true;
+            while !other.is_over() {
+                match other.last_blob() {
+                    Some((head, last)) => {
+                        copied = last.as_ptr() != short.as_ptr();
+                        whole.extend(head.into_iter().chain(last));
+                    }
+                    None => whole.extend(other.next_piece().unwrap()),
+                }
+            }
+            assert!(other.last_blob().is_none());
+            // Behind a short one it lies in its piece.
+            assert_eq!(copied, before == [&short]);
+            assert_eq!(whole, pieces(writer()).concat());
+        }
     }
 
     proptest! {

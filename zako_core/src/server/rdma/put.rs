@@ -1,0 +1,87 @@
+//! A blob that is pulled from a client.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use zako_rdma::session::{self, Code, Pull, PutRequest, TransferError};
+
+use crate::cas::{CasError, ErrorKind};
+use crate::server::connection::Shared;
+use crate::server::status::to_status;
+use crate::server::upload::{self, End, Source};
+
+/// The bytes as they are pulled.
+struct Pulled {
+    pull: Pull,
+    /// How long nothing may come.
+    idle: Duration,
+    park: CancellationToken,
+}
+
+/// Takes one upload.
+pub(super) async fn take(shared: Arc<Shared>, request: PutRequest) {
+    let (digest, start) = (*request.digest(), request.offset());
+    let cas = &*shared.cas;
+    if let Err(status) = upload::check(cas, &digest, start).await {
+        let held = cas.held(&digest).await.unwrap_or_default();
+        return request.refuse(told(&status).with_held(held));
+    }
+    let mut source = Pulled {
+        pull: request.accept(),
+        idle: shared.options.upload_idle_timeout,
+        park: shared.park.clone(),
+    };
+    let stored = match source.chunk().await {
+        Ok(first) => {
+            let first = first.unwrap_or_default();
+            upload::store(&shared, &mut source, &digest, start, first).await
+        }
+        Err(end) => Err(end.status()),
+    };
+    let last_word = match stored {
+        Ok(size) => session::Status::ok(size),
+        Err(status) => {
+            tracing::debug!(%digest, %status, "an upload over RDMA was not stored");
+            let held = cas.held(&digest).await.unwrap_or_default();
+            told(&status).with_held(held)
+        }
+    };
+    source.pull.finish(last_word);
+}
+
+/// A status as a session tells it.
+pub(super) fn told(status: &Status) -> session::Status {
+    session::Status::new(Code::from_i32(status.code().into()), status.message())
+}
+
+impl Source for Pulled {
+    async fn chunk(&mut self) -> Result<Option<Bytes>, End> {
+        let unavailable =
+            |text: String| End::Park(to_status(&CasError::new(ErrorKind::Unavailable, text)));
+        let next = tokio::select! {
+            biased;
+            () = self.park.cancelled() => {
+                return Err(unavailable("the server is stopping".to_owned()));
+            }
+            next = timeout(self.idle, self.pull.next()) => next,
+        };
+        match next {
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
+            // The client wants nothing of it to be kept.
+            Ok(Some(Err(TransferError::Peer(status)))) if status.code == Code::InvalidArgument => {
+                Err(End::Discard(Status::invalid_argument(status.message)))
+            }
+            Ok(Some(Err(error))) => Err(unavailable(error.to_string())),
+            Err(_) => {
+                let text = format!("the client exposed nothing for {:?}", self.idle);
+                let error = CasError::new(ErrorKind::Timeout, text);
+                Err(End::Park(to_status(&error)))
+            }
+        }
+    }
+}

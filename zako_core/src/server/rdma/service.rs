@@ -1,0 +1,145 @@
+//! `zako.v1.rdma.Rdma`: one call is one session.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+use zako_protobuf::rdma::rdma_server::Rdma;
+use zako_protobuf::rdma::{ClientMessage, ServerMessage};
+use zako_rdma::session::{self, Code, Control, Request as Asked, Server, SessionError};
+
+use super::rights::Rights;
+use super::{RdmaRoad, get, put};
+use crate::cas::{CasError, ErrorKind};
+use crate::negotiate::Access;
+use crate::server::connection::Shared;
+use crate::server::gated::{TOKEN, peer};
+use crate::server::status::to_status;
+
+/// Messages between a session and its call.
+const QUEUE: usize = 32;
+
+pub(in super::super) struct RdmaService(Arc<Shared>);
+
+impl RdmaService {
+    pub(in super::super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+}
+
+#[tonic::async_trait]
+impl Rdma for RdmaService {
+    type SessionStream = BoxStream<'static, Result<ServerMessage, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<ClientMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let shared = &self.0;
+        let peer = peer(request.extensions())?;
+        let road = match &shared.rdma {
+            Some(road) => Arc::clone(road),
+            None => {
+                let error = CasError::new(ErrorKind::Unsupported, "this server has no RDMA");
+                return Err(to_status(&error));
+            }
+        };
+        road.check(peer).map_err(|error| to_status(&error))?;
+        let token = request.metadata().get(TOKEN).map(|token| token.as_bytes());
+        let rights = Rights::of(&shared.gate, peer, token)?;
+        tracing::debug!(peer = ?peer.addr(), "an RDMA session begins");
+
+        let (outgoing, answers) = mpsc::channel(QUEUE);
+        let control = Control::new(outgoing, request.into_inner());
+        let (ended, end) = oneshot::channel();
+        let session = run(Arc::clone(shared), road, control, rights);
+        shared.calls.tasks.spawn(async move {
+            let error = session.await;
+            tracing::debug!(%error, "an RDMA session ended");
+            let _ = ended.send(error);
+        });
+        // The session's last word is in its messages too; a caller that only looks at the
+        // call's status must not take a broken session for a proper end.
+        let last = stream::once(end).filter_map(|end| async { status(&end.ok()?).map(Err) });
+        let answers = ReceiverStream::new(answers).map(Ok).chain(last);
+        Ok(Response::new(answers.boxed()))
+    }
+}
+
+/// Serves one session until it ends; why it did.
+async fn run(
+    shared: Arc<Shared>,
+    road: Arc<RdmaRoad>,
+    control: Control<Server>,
+    rights: Rights,
+) -> SessionError {
+    let options = &road.options;
+    let fabric = Arc::clone(&options.fabric);
+    let mut session =
+        match session::accept(fabric, control, options.session.clone(), &road.budget).await {
+            Ok(session) => session,
+            Err(error) => return error,
+        };
+    let transfers = TaskTracker::new();
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            asked = session.next() => match asked {
+                Some(asked) if stopping => refuse(asked, &CasError::new(
+                    ErrorKind::Unavailable,
+                    "the server is stopping",
+                )),
+                Some(asked) => begin(&shared, &rights, &transfers, asked),
+                None => break,
+            },
+            () = shared.stop.cancelled(), if !stopping => {
+                stopping = true;
+                transfers.close();
+            }
+            () = transfers.wait(), if stopping => break,
+            () = shared.cut.cancelled() => break,
+        }
+    }
+    session.close();
+    session.freed().await
+}
+
+fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: Asked) {
+    let access = match &asked {
+        Asked::Get(_) => Access::Read,
+        Asked::Put(_) => Access::Write,
+    };
+    if let Err(error) = rights.check(access) {
+        return refuse(asked, error);
+    }
+    let shared = Arc::clone(shared);
+    match asked {
+        Asked::Get(request) => {
+            transfers.spawn(get::serve(shared, request));
+        }
+        Asked::Put(request) => {
+            // Outlives the session when the peer is gone: what came must be parked.
+            let uploads = shared.uploads.clone();
+            transfers.spawn(uploads.track_future(put::take(shared, request)));
+        }
+    }
+}
+
+fn refuse(asked: Asked, error: &CasError) {
+    let status = put::told(&to_status(error));
+    match asked {
+        Asked::Get(request) => request.refuse(status),
+        Asked::Put(request) => request.refuse(status),
+    }
+}
+
+/// The status of the call, if its end is not a proper one.
+fn status(error: &SessionError) -> Option<Status> {
+    let status = error.status();
+    (status.code != Code::Ok)
+        .then(|| Status::new(tonic::Code::from_i32(status.code as i32), status.message))
+}

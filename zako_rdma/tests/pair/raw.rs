@@ -1,0 +1,112 @@
+//! A client that says what it likes.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use zako_protobuf::rdma::{ClientMessage, ServerMessage, client_message};
+use zako_rdma::fabric::{Access, Endpoint, EndpointOptions, Fabric};
+use zako_rdma::memory::{Slab, Slot};
+use zako_rdma::session::{
+    Client, Code, Control, Hello, Message, NONCE_BYTES, Role, ServerSession, SessionError, Status,
+    accept,
+};
+
+use super::{Pair, incoming, options};
+
+/// The client's end, in the hands of a test.
+pub(crate) struct Raw {
+    pub(crate) outgoing: mpsc::Sender<ClientMessage>,
+    pub(crate) incoming: mpsc::Receiver<ServerMessage>,
+    pub(crate) hello: Hello,
+    endpoint: Box<dyn Endpoint>,
+    slab: Arc<Slab>,
+    nonce: Slot,
+}
+
+/// The server's end of a session that is being set up.
+pub(crate) type Accepting = tokio::task::JoinHandle<Result<ServerSession, SessionError>>;
+
+impl Raw {
+    /// A client that has said nothing yet.
+    pub(crate) fn new(pair: &Pair) -> (Self, Accepting) {
+        let (outgoing, from_client) = mpsc::channel(4);
+        let (to_client, from_server) = mpsc::channel(4);
+        let control = Control::new(to_client, incoming(from_client));
+        let fabric: Arc<dyn Fabric> = pair.far.clone();
+        let budget = pair.far_budget.clone();
+        let accepting =
+            tokio::spawn(async move { accept(fabric, control, options(), &budget).await });
+        let mut endpoint = pair.near.endpoint(&EndpointOptions::default()).unwrap();
+        let slab = Slab::new(9, 4096).unwrap();
+        let mut nonce = slab.take().unwrap();
+        nonce[..NONCE_BYTES].fill(7);
+        let memory = endpoint.register(&slab, Access::Read).unwrap();
+        let hello = Hello {
+            address: endpoint.address(),
+            memory,
+            grant_bytes: 4096,
+            transfers: 4,
+        };
+        let raw = Self {
+            outgoing,
+            incoming: from_server,
+            hello,
+            endpoint,
+            slab,
+            nonce,
+        };
+        (raw, accepting)
+    }
+
+    /// A client with an open session.
+    pub(crate) async fn open(pair: &Pair) -> (Self, ServerSession) {
+        let (mut raw, accepting) = Self::new(pair);
+        raw.shake().await;
+        (raw, accepting.await.unwrap().unwrap())
+    }
+
+    pub(crate) async fn shake(&mut self) {
+        self.say(Message::Hello(self.hello)).await;
+        let Some(Message::Hello(peer)) = self.next().await else {
+            panic!("no answer");
+        };
+        self.endpoint.connect(&peer.address).unwrap();
+        self.say(Message::Ready([7; NONCE_BYTES])).await;
+        assert!(matches!(self.next().await, Some(Message::Ready(_))));
+        self.say(Message::Checked(Status::ok(0))).await;
+        assert_eq!(self.next().await, Some(Message::Checked(Status::ok(0))));
+    }
+
+    pub(crate) async fn say(&self, message: Message) {
+        self.send(Client::write(message).unwrap()).await;
+    }
+
+    pub(crate) async fn send(&self, message: ClientMessage) {
+        // A session that has ended hears nothing.
+        let _gone = self.outgoing.send(message).await;
+    }
+
+    pub(crate) async fn wire(&self, message: client_message::Message) {
+        self.send(ClientMessage {
+            message: Some(message),
+        })
+        .await;
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<Message> {
+        let message = self.incoming.recv().await?;
+        Some(Client::read(message).unwrap())
+    }
+
+    /// What the server closes the session with.
+    pub(crate) async fn closed(&mut self) -> Option<Code> {
+        while let Some(message) = self.next().await {
+            if let Message::Close(status) = message {
+                assert!(self.incoming.recv().await.is_none(), "its last message");
+                return Some(status.code);
+            }
+        }
+        None
+    }
+}
