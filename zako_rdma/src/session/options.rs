@@ -7,7 +7,7 @@ use crate::fabric::EndpointOptions;
 
 /// How a session is set up. The smaller one of both ends' `slot_bytes` and of both ends'
 /// `transfers` holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
     /// The length of a slot, and so of a READ at most, in bytes.
     pub slot_bytes: usize,
