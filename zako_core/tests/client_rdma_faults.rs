@@ -12,7 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use flaky::Flaky;
 use futures::StreamExt;
-use rdma_support::{Joined, ROOM, Running, is_held_off, noise, options, pass, session, until};
+use rdma_support::{
+    HOLD_OFF, Joined, ROOM, Running, is_held_off, noise, options, pass, session, until,
+};
 use zako_core::BlobRange;
 use zako_core::cas::{Cas, CasExt, ErrorKind, Stored};
 use zako_core::client::{Client, ClientOptions, RdmaState, TransportChoice};
@@ -110,23 +112,23 @@ async fn rdma_is_held_off_for_a_while_after_a_failure_and_then_tried_again() {
     };
     let (reason, retry_in) = held_off(&client);
     assert!(reason.contains("RDMA failed"), "{reason}");
-    assert!(retry_in <= Duration::from_secs(1), "{retry_in:?}");
+    assert!(retry_in <= HOLD_OFF, "{retry_in:?}");
     let before = client.roads();
     fetch().await;
     let after = client.roads();
     assert_eq!((after.rdma, after.fallbacks), (before.rdma, 1));
 
     // Still cut: found out while a session is set up, and held off for twice as long.
-    pass(Duration::from_secs(1)).await;
+    pass(HOLD_OFF).await;
     assert_eq!(client.transport(), "rdma");
     fetch().await;
     let (reason, retry_in) = held_off(&client);
-    assert!(retry_in > Duration::from_millis(1100), "{retry_in:?}");
+    assert!(retry_in > HOLD_OFF, "{retry_in:?}");
     assert!(reason.contains("can't be read"), "{reason}");
     assert_eq!(client.roads().fallbacks, 2);
 
     joined.network.heal();
-    pass(Duration::from_secs(2)).await;
+    pass(2 * HOLD_OFF).await;
     let before = client.roads();
     fetch().await;
     let after = client.roads();
@@ -161,7 +163,7 @@ async fn many_transfers_of_a_session_that_fails_all_come_through() {
     let RdmaState::HeldOff { retry_in, .. } = client.roads().rdma_state else {
         panic!("{:?}", client.roads());
     };
-    assert!(retry_in <= Duration::from_secs(1), "it failed once");
+    assert!(retry_in <= HOLD_OFF, "it failed once");
     assert!(client.roads().rdma.received_bytes > 0);
     until("nothing is pinned", async || joined.pinned().await.0 == 0).await;
 }
@@ -193,6 +195,26 @@ async fn where_only_rdma_may_be_used_its_failure_is_the_transfers() {
     client.fetch_bytes(&digest).await.unwrap();
     client.put_bytes(noise(5, SIZE)).await.unwrap();
     assert_eq!(client.roads().grpc.received_bytes, 0);
+}
+
+#[tokio::test]
+async fn where_only_rdma_may_be_used_a_transfer_goes_on_over_a_new_session() {
+    let store = Arc::new(MemoryStore::new(ROOM));
+    let (digest, data) = stored(&store, 11).await;
+    let joined = cut_at(&store, 10).await;
+    let client = joined.strict().await;
+    let fetch = tokio::spawn({
+        let client = client.clone();
+        async move { client.fetch_bytes(&digest).await }
+    });
+    let is_open = || client.roads().rdma_state == RdmaState::Open;
+    until("the session is open", async || is_open()).await;
+    until("the session is lost", async || !is_open()).await;
+    joined.network.heal();
+    assert_eq!(fetch.await.unwrap().unwrap(), data);
+    let roads = client.roads();
+    assert_eq!((roads.grpc.received_bytes, roads.fallbacks), (0, 0));
+    assert_eq!(roads.rdma.received_bytes, SIZE as u64);
 }
 
 #[tokio::test]

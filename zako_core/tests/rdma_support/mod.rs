@@ -69,9 +69,13 @@ impl Joined {
     }
 }
 
+/// For how long RDMA is held off: longer than any test takes, unless it lets time pass.
+pub const HOLD_OFF: Duration = Duration::from_secs(20);
+
 /// Options with a small session.
 pub fn options() -> ClientOptions {
     let mut options = quick();
+    options.rdma_hold_off = HOLD_OFF;
     options.rdma = session();
     options
 }
