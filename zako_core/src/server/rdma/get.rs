@@ -32,11 +32,13 @@ pub(super) async fn serve(shared: Arc<Shared>, request: GetRequest) {
     };
     let mut expose = request.accept();
     match send(&shared, blob, &mut expose).await {
-        Ok(()) => {
-            if let Err(error) = expose.finish().await {
+        Ok(()) => match timeout(shared.options.download_idle_timeout, expose.finish()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
                 tracing::debug!(%digest, %error, "a download over RDMA was not taken");
             }
-        }
+            Err(_) => tracing::debug!(%digest, "a download over RDMA was never taken"),
+        },
         Err(End::Here(status)) => {
             tracing::debug!(%digest, %status, "a download over RDMA broke off");
             expose.fail(told(&status));
