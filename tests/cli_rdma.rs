@@ -1,5 +1,5 @@
-//! RDMA in the command, as far as it goes without a device. All of it holds for builds with
-//! and without feature `rdma`, but where it says otherwise.
+//! RDMA in the command. Most of this needs no device, and holds for builds with and without
+//! feature `rdma`; the rest runs with it, where `scripts/soft-roce` says that there is one.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod zako_process;
@@ -278,8 +278,9 @@ fn clients_go_by_grpc_unless_told_otherwise() {
     assert!(object(&home.run(["put", "--json", "file"]))["transport"].is_null());
     let got = object(&home.run(["get", "--json", digest, "-o", "back"]));
     assert_eq!(got["transport"], "grpc");
-    home.run(["put", "--tree", "--transport", "grpc", "--json", "."])
-        .ok();
+    home.write("tree/other", noise(2, 1 << 20));
+    let tree = ["put", "--tree", "--transport", "grpc", "--json", "tree"];
+    assert_eq!(object(&home.run(tree))["transport"], "grpc");
 
     for args in [
         vec!["get", digest],
@@ -313,4 +314,95 @@ fn help_warns_that_rdma_is_in_the_clear() {
             .ok()
             .contains("--rdma-trust")
     );
+}
+
+/// The device's place and its IP address, as `scripts/soft-roce` tells them.
+fn device() -> Option<(String, String)> {
+    let variable = |name: &str| std::env::var(format!("ZAKO_RDMA_{name}")).ok();
+    let (device, gid) = (variable("DEVICE")?, variable("GID_INDEX")?);
+    Some((format!("{device}:1:{gid}"), variable("ADDRESS")?))
+}
+
+#[test]
+fn blobs_move_over_a_device() {
+    let Some((place, address)) = device().filter(|_| cfg!(feature = "rdma")) else {
+        return;
+    };
+    let mut home = Home::new();
+    let used = home.run(["rdma", "devices"]).ok();
+    assert!(used.contains(&format!("\nused     {place}\n")), "{used}");
+    let listen = format!("{address}:0");
+    let server = Server::listen(&home, &listen, &["--rdma-trust", &address]);
+    assert_eq!(server.rdma.as_ref(), Some(&place));
+    home.set("ZAKO_SERVER", server.url());
+
+    let content = noise(3, (5 << 20) + 1);
+    home.write("file", &content);
+    let put = object(&home.run(["put", "--json", "--transport", "rdma", "file"]));
+    assert_eq!(put["transport"], "rdma");
+    assert!(put["fallbacks"].is_null(), "{put}");
+    let digest = put["digest"].as_str().unwrap().to_owned();
+    for (transport, road) in [("rdma", "rdma"), ("auto", "rdma"), ("grpc", "grpc")] {
+        let said = home.run([
+            "get",
+            "--json",
+            &digest,
+            "-o",
+            "back",
+            "--transport",
+            transport,
+        ]);
+        assert_eq!(object(&said)["transport"], road, "{said}");
+        assert!(std::fs::read(home.path("back")).unwrap() == content);
+    }
+    // Small ones go by gRPC also then.
+    home.write("small", "content");
+    let put = object(&home.run(["put", "--json", "--transport", "rdma", "small"]));
+    assert_eq!(put["transport"], "grpc");
+
+    let doctor = home
+        .run(["doctor", "--data", "other", "--rdma-trust", &address])
+        .ok();
+    assert!(doctor.contains("moves large blobs over rdma"), "{doctor}");
+}
+
+#[test]
+fn a_client_that_is_not_trusted_goes_by_grpc_or_fails() {
+    let Some((place, address)) = device().filter(|_| cfg!(feature = "rdma")) else {
+        return;
+    };
+    let mut home = Home::new();
+    let listen = format!("{address}:0");
+    let more = ["--rdma", &place, "--rdma-trust", "203.0.113.0/24"];
+    let server = Server::listen(&home, &listen, &more);
+    assert_eq!(server.rdma, Some(place));
+    home.set("ZAKO_SERVER", server.url());
+    home.write("file", noise(4, 1 << 20));
+    let said = home.run(["put", "--json", "--transport", "rdma", "file"]);
+    assert!(said.fails(8).contains("RDMA"), "{said}");
+    let said = home.run(["put", "--json", "file"]);
+    assert_eq!(object(&said)["transport"], "grpc", "{said}");
+}
+
+#[test]
+fn what_rdma_fails_on_goes_by_grpc_and_is_told() {
+    let Some((place, address)) = device().filter(|_| cfg!(feature = "rdma")) else {
+        return;
+    };
+    let mut home = Home::new();
+    let listen = format!("{address}:0");
+    let server = Server::listen(&home, &listen, &["--rdma-trust", &address]);
+    home.set("ZAKO_SERVER", server.url());
+    home.write("file", noise(5, 1 << 20));
+    // From a link-local address, the server's can't be reached.
+    let (device, gid) = place.split_once(":1:").unwrap();
+    assert_ne!(gid, "0");
+    home.set("ZAKO_RDMA_DEVICE", format!("{device}:1:0"));
+    let said = home.run(["put", "--json", "--transport", "rdma", "file"]);
+    assert!(said.fails(8).contains("no RDMA to this server"), "{said}");
+    let said = home.run(["put", "--json", "file"]);
+    let put = object(&said);
+    assert_eq!(put["transport"], "grpc", "{said}");
+    assert_eq!(put["fallbacks"], 1, "{said}");
+    assert!(said.stderr.contains("RDMA failed"), "{said}");
 }
