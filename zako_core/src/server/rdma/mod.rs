@@ -9,6 +9,7 @@ mod rights;
 mod service;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use network::{Network, ParseNetworkError};
 pub(super) use service::RdmaService;
@@ -17,6 +18,9 @@ use zako_rdma::session::{Budget, BudgetLimits, BudgetUsed, SessionOptions};
 
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::negotiate::{Peer, PeerAddr};
+
+/// A session on which nothing moves for so long pins memory for nothing.
+const IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// How a server offers RDMA.
 #[non_exhaustive]
@@ -47,7 +51,10 @@ impl RdmaOptions {
         Self {
             fabric,
             trusted,
-            session: SessionOptions::default(),
+            session: SessionOptions {
+                idle_timeout: Some(IDLE),
+                ..SessionOptions::default()
+            },
             limits: BudgetLimits::default(),
         }
     }
