@@ -11,7 +11,7 @@ use zako_core::client::TransportChoice;
 use zako_core::server::{ListenAddr, RdmaOptions, Server, ServerOptions};
 use zako_core::store::{LocalStore, StoreOptions};
 
-use crate::content::{MIB, blob, client, get, held_off, open, run, take};
+use crate::content::{MIB, blob, client, fresh_client, get, held_off, open, options, run, take};
 use crate::device;
 
 /// The argument that makes this program a child.
@@ -55,9 +55,8 @@ impl Process {
     }
 
     /// Ends it without a chance to clean up.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub(crate) fn kill(self) {
+        drop(self);
     }
 
     /// Lets it go on to its end, which must go well.
@@ -65,6 +64,13 @@ impl Process {
         // It may have ended by itself.
         let _gone = writeln!(self.child.stdin.take().unwrap(), "go on");
         assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
     }
 }
 
@@ -82,7 +88,7 @@ pub(crate) fn limited_to(bytes: u64, program: &str) -> Command {
 pub(crate) fn act(arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments[..] {
-        ["serve", data, address] => serve(data, address),
+        ["serve", data] => serve(data),
         ["move", address, seed, bytes] => {
             moves(address, seed.parse().unwrap(), bytes.parse().unwrap())
         }
@@ -93,9 +99,10 @@ pub(crate) fn act(arguments: &[String]) {
     }
 }
 
-fn serve(data: &str, address: &str) {
+fn serve(data: &str) {
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
+        .with_ansi(false)
         .with_writer(std::io::stderr)
         .init();
     run(async {
@@ -103,7 +110,7 @@ fn serve(data: &str, address: &str) {
         let store = LocalStore::open(data, options).await.unwrap();
         let fabric = device::open(device::SERVER).unwrap();
         let trusted = vec!["127.0.0.0/8".parse().unwrap()];
-        let address = ListenAddr::Tcp(address.parse().unwrap());
+        let address = ListenAddr::Tcp("127.0.0.1:0".parse().unwrap());
         let server = Server::new(Arc::new(store.clone()), ServerOptions::default())
             .with_maintenance(Arc::new(store))
             .with_rdma(RdmaOptions::new(fabric, trusted));
@@ -161,7 +168,7 @@ fn gives(address: &str, bytes: usize) {
 /// A client that may pin too little.
 fn limited(address: &str) {
     run(async {
-        let client = client(address, TransportChoice::Auto).await;
+        let client = fresh_client(address, options(TransportChoice::Auto)).await;
         let (digest, data) = blob(MIB, 1);
         client.put(&digest, data.clone()).await.unwrap();
         get(&client, &digest, &data).await;

@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
-use rand::rngs::StdRng;
-use rand::{RngCore, SeedableRng};
 use zako_core::cas::{Blob, Cas, Maintain, VerifyScope};
 use zako_core::client::{
     Client, ClientOptions, RdmaState, RetryPolicy, ServerStatus, TransportChoice,
@@ -21,17 +19,25 @@ pub(crate) const MIB: usize = 1 << 20;
 /// After this, something that has to come never will. Emulated machines are slow.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// A blob of bytes that differ from place to place and from seed to seed.
+/// A blob of bytes that differ from place to place and from seed to seed. Cheap to make,
+/// since nothing is optimised here and the machine may be emulated.
 pub(crate) fn blob(length: usize, seed: u64) -> (Digest, Bytes) {
-    let mut block = vec![0; MIB.min(length)];
-    StdRng::seed_from_u64(seed).fill_bytes(&mut block);
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let block: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .take(8 * KIB)
+    .flatten()
+    .collect();
     let mut bytes = BytesMut::with_capacity(length);
     while bytes.len() < length {
         let at = bytes.len();
         bytes.extend_from_slice(&block[..block.len().min(length - at)]);
-        // Random bytes are slow to make where this runs, so the block comes again.
-        for place in (at..bytes.len().saturating_sub(8)).step_by(4096) {
-            bytes[place..place + 8].copy_from_slice(&(place as u64).to_le_bytes());
+        if bytes.len() >= at + 8 {
+            bytes[at..at + 8].copy_from_slice(&(at as u64).to_le_bytes());
         }
     }
     let bytes = bytes.freeze();
@@ -43,16 +49,44 @@ pub(crate) fn options(transport: TransportChoice) -> ClientOptions {
     let mut options = ClientOptions::default();
     options.rdma_from_bytes = 1;
     options.transport = transport;
+    // For a machine that is slow; servers have their own.
+    options.rdma.check_timeout = Duration::from_secs(30);
+    options.rdma.endpoint.timeout = 18;
     options.retry = RetryPolicy::new(60, Duration::from_millis(50), Duration::from_millis(500));
     options
 }
 
-/// A client with a card.
+/// A client whose session over RDMA is open, and which has moved nothing that counts.
 pub(crate) async fn client(address: &str, transport: TransportChoice) -> Client {
     client_with(address, options(transport)).await
 }
 
+/// As [`client`], with these options. Where the machine is so busy that a session can't be
+/// set up in its time, it is tried again.
 pub(crate) async fn client_with(address: &str, options: ClientOptions) -> Client {
+    // On a machine that is merely slow, nothing is lost yet.
+    let mut last = None;
+    for _ in 0..20 {
+        let client = fresh_client(address, options.clone()).await;
+        let absent = blob(1, u64::MAX).0;
+        let error = match client.fetch(&absent, BlobRange::FULL).await {
+            Err(error) => error,
+            Ok(_) => panic!("the server has a blob that nobody gave it"),
+        };
+        let roads = client.roads();
+        if roads.rdma_state == RdmaState::Open && roads.fallbacks == 0 {
+            assert!(error.is_not_found(), "{error}");
+            return client;
+        }
+        println!("       no session yet: {error}; {:?}", roads.rdma_state);
+        last = Some(error);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("no session: {last:?}");
+}
+
+/// A client with a card that has not used it.
+pub(crate) async fn fresh_client(address: &str, options: ClientOptions) -> Client {
     let url = format!("http://{address}").parse().unwrap();
     Client::connect_over(&url, options, device::near())
         .await

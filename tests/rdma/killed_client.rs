@@ -48,7 +48,7 @@ fn kill(server: &Server, mut child: Process) {
 fn killed_in_a_download() {
     let place = Place::new();
     let server = place.serve();
-    let (digest, data) = blob(32 * MIB, 1);
+    let (digest, data) = blob(24 * MIB, 1);
     run(async {
         let client = plain_client(&server.address).await;
         client.put(&digest, data).await.unwrap();
@@ -62,7 +62,7 @@ fn killed_in_a_download() {
 fn killed_in_an_upload() {
     let place = Place::new();
     let server = place.serve();
-    let bytes = 32 * MIB;
+    let bytes = 24 * MIB;
     kill(
         &server,
         Process::start(&["give", &server.address, &bytes.to_string()]),

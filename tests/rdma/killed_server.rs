@@ -27,7 +27,7 @@ pub(crate) const CASES: &[Case] = &[
     ),
 ];
 
-const BYTES: usize = 32 * MIB;
+const BYTES: usize = 24 * MIB;
 
 /// What tries nothing again and takes no other road.
 fn strict() -> zako_core::client::ClientOptions {

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use crate::child;
+use crate::{child, device};
 
 /// A folder for one store and what its servers say.
 pub(crate) struct Place {
@@ -31,21 +31,53 @@ impl Place {
         }
     }
 
+    /// Starts `zako serve` on a free port, and waits until it is ready.
     pub(crate) fn serve(&self) -> Server {
         self.serve_on("127.0.0.1:0")
     }
 
-    /// Starts a server on an address, and waits until it is ready.
     pub(crate) fn serve_on(&self, address: &str) -> Server {
-        let errors = self.folder.path().join("stderr");
-        let data = self.folder.path().join("data");
-        let program = std::env::current_exe().unwrap();
-        let mut command = match self.may_pin {
-            Some(bytes) => child::limited_to(bytes, program.to_str().unwrap()),
-            None => Command::new(program),
+        let device = device::wish(device::SERVER).device.unwrap_or_default();
+        // One that is named must be usable.
+        let device = match self.may_pin {
+            Some(_) => "auto",
+            None => &device,
         };
+        let mut command = self.command(env!("CARGO_BIN_EXE_zako"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ZAKO_") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .args(["serve", "--log", "warn", "--listen", address, "--data"])
+            .arg(self.folder.path().join("data"))
+            .args(["--rdma", device, "--rdma-trust", "127.0.0.0/8"])
+            .env("HOME", self.folder.path())
+            .env("XDG_CONFIG_HOME", self.folder.path());
+        self.start(command)
+    }
+
+    /// Starts a program that serves with the library, which asks nothing in advance.
+    pub(crate) fn serve_bare(&self) -> Server {
+        let program = std::env::current_exe().unwrap();
+        let mut command = self.command(program.to_str().unwrap());
+        command.args([child::CHILD, "serve"]);
+        command.arg(self.folder.path().join("data"));
+        self.start(command)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        match self.may_pin {
+            Some(bytes) => child::limited_to(bytes, program),
+            None => Command::new(program),
+        }
+    }
+
+    fn start(&self, mut command: Command) -> Server {
+        let errors = self.folder.path().join("stderr");
         let mut child = command
-            .args([child::CHILD, "serve", data.to_str().unwrap(), address])
+            .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(&errors).unwrap())
@@ -59,7 +91,8 @@ impl Place {
             address: String::new(),
             errors,
         };
-        match line.trim_end().strip_prefix("zako: ready grpc=") {
+        let ready = line.trim_end().strip_prefix("zako: ready grpc=");
+        match ready.and_then(|rest| rest.split(' ').next()) {
             Some(address) => server.address = address.to_owned(),
             None => panic!("{line:?}: {}", server.said()),
         }

@@ -20,7 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     ("a wire that is cut, with gRPC beside", automatically),
 ];
 
-const BYTES: usize = 32 * MIB;
+const BYTES: usize = 24 * MIB;
 
 /// Sets the network interface of the clients' device.
 struct Wire(String);
