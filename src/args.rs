@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
-use crate::{completions, demo, doctor, gc, get, has, hash, put, rm, serve, stat, verify};
+use crate::{completions, demo, doctor, gc, get, has, hash, put, rdma, rm, serve, stat, verify};
 
 /// A content-addressed store: put files in, get them back by their digest
 ///
@@ -53,6 +53,7 @@ pub(crate) enum Verb {
     Rm(rm::RmArgs),
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
+    Rdma(rdma::RdmaArgs),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),

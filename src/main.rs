@@ -9,6 +9,7 @@ mod demo;
 mod digests;
 mod disk;
 mod doctor;
+mod fabric;
 mod failure;
 mod gc;
 mod get;
@@ -21,6 +22,7 @@ mod output;
 mod progress;
 mod put;
 mod quantity;
+mod rdma;
 mod rm;
 mod serve;
 mod spool;
@@ -83,6 +85,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Verb::Rm(args) => block_on(until_interrupted(rm::run(args, &layers, output))),
         Verb::Verify(args) => block_on(until_interrupted(verify::run(args, &layers, output))),
         Verb::Gc(args) => block_on(until_interrupted(gc::run(args, &layers, output))),
+        Verb::Rdma(args) => block_on(until_interrupted(rdma::run(args, &layers, output))),
         Verb::Demo(args) => block_on(until_interrupted(demo::run(args, output))),
         Verb::Doctor(args) => block_on(until_interrupted(doctor::run(args, &layers, output))),
     }

@@ -77,6 +77,9 @@ struct Options {
     /// How often each exchange is played; both sides must say the same.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// READs that are posted at once.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=32))]
+    window: u32,
 }
 
 /// An end of the game.
@@ -147,7 +150,7 @@ impl Player {
         })?;
         println!("using {}", fabric.name());
         let mut endpoint = fabric.endpoint(&EndpointOptions::default())?;
-        let slab = Slab::new(8, options.size as usize)?;
+        let slab = Slab::new(8 + options.window, options.size as usize)?;
         let memory = endpoint.register(&slab, Access::ReadWrite)?;
         let patterns = patterns(options.size as usize);
         let mut shown = slab.take().ok_or("no slot is free")?;
@@ -214,18 +217,21 @@ impl Player {
         self.report("SEND/RECEIVE", "there and back", begin.elapsed(), 2);
 
         let begin = Instant::now();
-        for _ in 0..self.options.rounds {
-            let into = self.slot()?;
-            let (address, key) = (self.theirs.address, self.theirs.key);
-            let work = Work::Read {
-                into,
-                length: size,
-                address,
-                key,
-            };
-            self.endpoint.post(READ, work).map_err(|(error, _)| error)?;
+        let (mut posted, mut ended) = (0, 0);
+        while ended < self.options.rounds {
+            while posted < self.options.rounds && posted - ended < self.options.window {
+                let work = Work::Read {
+                    into: self.slot()?,
+                    length: size,
+                    address: self.theirs.address,
+                    key: self.theirs.key,
+                };
+                self.endpoint.post(READ, work).map_err(|(error, _)| error)?;
+                posted += 1;
+            }
             let read = self.ended(READ).await?;
             self.verify(&read.slot, 1)?;
+            ended += 1;
         }
         self.report("READ", "of the peer's memory", begin.elapsed(), 1);
 

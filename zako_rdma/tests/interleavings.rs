@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use pair::raw::Raw;
-use pair::{Blobs, FREED, Pair, content, get_all, put_all, until};
+use pair::{Blobs, FREED, Pair, content, get_all, in_virtual_time, put_all, until};
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 use zako_digest::{BlobRange, hash};
@@ -81,18 +81,6 @@ fn troubles() -> impl Strategy<Value = Troubles> {
             refuse,
             closes,
         })
-}
-
-fn in_virtual_time(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let limit = Duration::from_secs(600);
-        tokio::time::timeout(limit, test).await.expect("it ends");
-    });
 }
 
 /// Whether all went well; panics if bytes are wrong.

@@ -51,9 +51,9 @@ impl Client {
         outcomes.into_iter().flatten().collect()
     }
 
-    /// Whether a blob goes into a batch.
+    /// Whether a blob goes into a batch now.
     pub(super) fn is_small(&self, digest: &Digest) -> bool {
-        digest.size() <= self.options().small_blob_bytes
+        digest.size() <= self.options().small_blob_bytes && self.rdma_for(digest.size()).is_none()
     }
 
     /// Runs of blobs that fit into one call.
@@ -111,6 +111,10 @@ impl Client {
             Ok(outcomes) => return all(blobs.len(), other_count(blobs.len(), outcomes.len())),
             Err(error) => return all(blobs.len(), error),
         };
+        for (_, data) in blobs {
+            self.0.roads.grpc.sent(data.len());
+            self.0.roads.grpc.ended();
+        }
         let outcomes = blobs.iter().zip(outcomes);
         outcomes
             .map(
@@ -156,7 +160,11 @@ impl Client {
         let outcomes = digests.iter().zip(blobs).map(|(digest, blob)| {
             let outcome = blob.outcome.unwrap_or_default();
             let data = match tonic::Code::from(outcome.code) {
-                tonic::Code::Ok => Ok(blob.data),
+                tonic::Code::Ok => {
+                    self.0.roads.grpc.received(blob.data.len());
+                    self.0.roads.grpc.ended();
+                    Ok(blob.data)
+                }
                 tonic::Code::NotFound => Err(CasError::not_found(*digest)),
                 _ => Err(status::from_outcome(
                     outcome.code,

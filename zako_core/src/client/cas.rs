@@ -71,33 +71,37 @@ impl Cas for Client {
         let fits = |(digest, data): &(Digest, Bytes)| {
             self.is_small(digest) && data.len() as u64 == digest.size()
         };
-        let small: Vec<_> = blobs.iter().filter(|blob| fits(blob)).cloned().collect();
-        let large = blobs
-            .iter()
-            .filter(|blob| !fits(blob))
+        // Found out once: it may be another a moment later.
+        let fits: Vec<bool> = blobs.iter().map(fits).collect();
+        let small: Vec<_> = parted(&blobs, &fits, true).cloned().collect();
+        let large = parted(&blobs, &fits, false)
             .map(|(digest, data)| self.put(digest, data.clone()))
             .collect::<Vec<_>>();
         let large = stream::iter(large)
             .buffered(LARGE_AHEAD)
             .collect::<Vec<_>>();
         let (small, large) = futures::join!(self.put_small(&small), large);
-        merged(blobs.iter().map(fits), small, large)
+        merged(fits.into_iter(), small, large)
     }
 
     async fn fetch_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
-        let fits = |digest: &Digest| self.is_small(digest);
-        let small: Vec<_> = digests.iter().filter(|one| fits(one)).copied().collect();
-        let large = digests
-            .iter()
-            .filter(|one| !fits(one))
+        let fits: Vec<bool> = digests.iter().map(|one| self.is_small(one)).collect();
+        let small: Vec<_> = parted(digests, &fits, true).copied().collect();
+        let large = parted(digests, &fits, false)
             .map(|digest| async { self.fetch(digest, BlobRange::FULL).await?.bytes().await })
             .collect::<Vec<_>>();
         let large = stream::iter(large)
             .buffered(LARGE_AHEAD)
             .collect::<Vec<_>>();
         let (small, large) = futures::join!(self.fetch_small(&small), large);
-        merged(digests.iter().map(fits), small, large)
+        merged(fits.into_iter(), small, large)
     }
+}
+
+/// Those that fit into a batch, or the others.
+fn parted<'a, T>(all: &'a [T], fits: &'a [bool], small: bool) -> impl Iterator<Item = &'a T> {
+    let all = all.iter().zip(fits);
+    all.filter_map(move |(one, fits)| (*fits == small).then_some(one))
 }
 
 /// The outcomes of two parts in the order of the whole.

@@ -10,14 +10,16 @@ use zako_protobuf::transport::{BlobResource, DownloadRequest};
 
 use super::batch::wrong_bytes;
 use super::call::{self, Reply};
+use super::rdma::{Failure, Pulling, Road};
 use super::retry::Backoff;
+use super::roads::Counter;
 use super::session::{Lane, Load};
 use super::{Client, within};
 use crate::cas::{Blob, CasError, ErrorKind, Result};
 use crate::transport::grpc::{DecodeLimits, DownloadDecoder};
 use crate::{BlobRange, Digest};
 
-/// A download under way: takes up again where the connection broke off.
+/// A download under way: takes up again where a road broke off.
 struct Download {
     client: Client,
     digest: Digest,
@@ -29,12 +31,20 @@ struct Download {
     /// The last step, until the stream has ended well.
     last: Option<Bytes>,
     source: Option<Source>,
+    /// RDMA failed on it: the rest comes by gRPC.
+    fell_back: bool,
     backoff: Backoff,
     over: bool,
 }
 
+/// Where bytes come from.
+enum Source {
+    Grpc(Box<Call>),
+    Rdma(Pulling),
+}
+
 /// One call.
-struct Source {
+struct Call {
     lane: Lane,
     reply: Reply,
     decoder: DownloadDecoder,
@@ -57,6 +67,7 @@ impl Client {
             hasher: (whole && self.options().verify).then(Hasher::new),
             last: None,
             source: None,
+            fell_back: false,
             backoff: self.backoff(),
             over: false,
         };
@@ -85,13 +96,7 @@ impl Download {
     async fn step(&mut self) -> Result<Option<Bytes>> {
         while !self.over {
             let outcome = match &mut self.source {
-                Some(source) => {
-                    let outcome = source.next(self.client.options().idle_timeout).await;
-                    if let Err(error) = &outcome {
-                        source.lane.seat().judge(error);
-                    }
-                    outcome
-                }
+                Some(source) => source.next(&self.client).await,
                 None => {
                     self.source = Some(self.open().await?);
                     continue;
@@ -105,12 +110,14 @@ impl Download {
                 }
                 Ok(None) => self.end()?,
                 // All came; only the server's word for it is missing.
-                Err(error) if error.kind() == ErrorKind::Unavailable && self.is_complete() => {
+                Err(Failure::Road(error) | Failure::Other(error))
+                    if error.kind() == ErrorKind::Unavailable && self.is_complete() =>
+                {
                     self.end()?;
                 }
-                Err(error) => {
+                Err(failure) => {
                     self.source = None;
-                    self.backoff.pause(error).await?;
+                    self.failed(failure).await?;
                 }
             }
         }
@@ -131,6 +138,7 @@ impl Download {
             .with_digest(self.digest));
         }
         self.next += data.len() as u64;
+        self.counter().received(data.len());
         self.backoff.progressed();
         if let Some(hasher) = &mut self.hasher {
             // One HTTP/2 frame at most: some 100 µs.
@@ -145,7 +153,6 @@ impl Download {
 
     /// Checks the whole.
     fn end(&mut self) -> Result<()> {
-        self.source = None;
         self.over = true;
         if !self.is_complete() {
             return Err(CasError::new(
@@ -158,14 +165,60 @@ impl Download {
             )
             .with_digest(self.digest));
         }
-        match &self.hasher {
-            Some(hasher) if hasher.finish() != self.digest => Err(wrong_bytes(self.digest)),
-            _ => Ok(()),
+        let hasher = self.hasher.as_ref();
+        let right = hasher.is_none_or(|hasher| hasher.finish() == self.digest);
+        self.counter().ended();
+        if let (Some(Source::Rdma(pulling)), Some(road)) = (self.source.take(), &self.client.0.rdma)
+        {
+            pulling.end(road, right);
+        }
+        match right {
+            true => Ok(()),
+            false => Err(wrong_bytes(self.digest)),
         }
     }
 
-    /// Calls for what is not here yet.
+    fn counter(&self) -> &Counter {
+        let roads = &self.client.0.roads;
+        match &self.source {
+            Some(Source::Rdma(_)) => &roads.rdma,
+            _ => &roads.grpc,
+        }
+    }
+
+    /// Returns when there is another way, or it is time for another attempt.
+    async fn failed(&mut self, failure: Failure) -> Result<()> {
+        let strict = self.client.0.rdma.as_ref().is_some_and(Road::is_strict);
+        match failure {
+            Failure::Road(error) if !strict => {
+                let at = self.next;
+                tracing::debug!(digest = %self.digest, at, %error, "a download goes on by gRPC");
+                self.client.0.roads.fell_back();
+                self.fell_back = true;
+                Ok(())
+            }
+            Failure::Road(error) | Failure::Other(error) => self.backoff.pause(error).await,
+        }
+    }
+
+    /// Asks for what is not here yet, over RDMA if there is enough of it.
     async fn open(&mut self) -> Result<Source> {
+        let client = self.client.clone();
+        while !self.fell_back
+            && let Some(road) = client.rdma_for(self.range.end - self.next)
+        {
+            let range = self.next..self.range.end;
+            match client.pull(road, &self.digest, range).await {
+                Ok(pulling) => return Ok(Source::Rdma(pulling)),
+                Err(Failure::Other(error)) => return Err(error),
+                Err(failure) => self.failed(failure).await?,
+            }
+        }
+        Ok(Source::Grpc(Box::new(self.call().await?)))
+    }
+
+    /// Calls for what is not here yet.
+    async fn call(&mut self) -> Result<Call> {
         let request = DownloadRequest {
             metadata: Some(BlobResource {
                 digest: Some(self.digest.into()),
@@ -183,7 +236,7 @@ impl Download {
                 let body = call::one_message(&request);
                 within(limit, async move {
                     let (http2, token) = (lane.http2(), lane.token());
-                    Ok(Source {
+                    Ok(Call {
                         reply: call::open(http2, call::DOWNLOAD, token, body?).await?,
                         lane,
                         decoder: DownloadDecoder::new(DecodeLimits::default()),
@@ -196,6 +249,22 @@ impl Download {
 }
 
 impl Source {
+    /// The next piece of the blob, `None` at the proper end.
+    async fn next(&mut self, client: &Client) -> Result<Option<Bytes>, Failure> {
+        let idle = client.options().idle_timeout;
+        match (self, &client.0.rdma) {
+            (Self::Rdma(pulling), Some(road)) => pulling.next(road, idle).await,
+            // Nobody pulls without a road.
+            (Self::Rdma(_), None) => Ok(None),
+            (Self::Grpc(call), _) => call.next(idle).await.map_err(|error| {
+                call.lane.seat().judge(&error);
+                Failure::Other(error)
+            }),
+        }
+    }
+}
+
+impl Call {
     /// The next piece of the blob, `None` at the proper end.
     async fn next(&mut self, idle: std::time::Duration) -> Result<Option<Bytes>> {
         loop {

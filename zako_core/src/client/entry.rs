@@ -24,6 +24,18 @@ pub(super) struct Entry {
     pub(super) token: Option<HeaderValue>,
     /// Streams to run at once; at least one.
     pub(super) recommended: usize,
+    /// The server chose RDMA for what is large.
+    pub(super) rdma: bool,
+}
+
+/// The roads that this end takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Acceptable {
+    Grpc,
+    /// RDMA if the server has it.
+    Either,
+    /// RDMA for what is large enough.
+    Rdma,
 }
 
 /// Addresses that the server named for the transport and that don't work from
@@ -41,10 +53,11 @@ const MAX_UNUSABLE: usize = 8;
 pub(super) async fn enter(
     control: &Http2,
     options: &ClientOptions,
+    acceptable: Acceptable,
     unusable: &Unusable,
 ) -> Result<Entry> {
     let entering = async {
-        let details = details(control).await?;
+        let details = details(control, acceptable).await?;
         let token = token(&details.auth_token)?;
         let named = match other_address(&details, control.peer()) {
             Some(address) => named(address, token.as_ref(), options, unusable).await,
@@ -61,6 +74,7 @@ pub(super) async fn enter(
             http2,
             token,
             recommended: (details.recommended_concurrency as usize).max(1),
+            rdma: details.protocol == i32::from(Protocol::Rdma),
         })
     };
     within(options.call_timeout, entering).await
@@ -95,23 +109,50 @@ async fn named(
     }
 }
 
-async fn details(control: &Http2) -> Result<TransportDetails> {
+async fn details(control: &Http2, acceptable: Acceptable) -> Result<TransportDetails> {
+    let protocols = acceptable.protocols();
     let request = GetTransportDetailsRequest {
-        supported_protocols: vec![Protocol::Grpc.into()],
+        supported_protocols: protocols.iter().copied().map(i32::from).collect(),
         scope: Scope::ReadWrite.into(),
     };
     let details = ContentAddressableStorageClient::new(control.clone())
         .get_transport_details(request)
         .await
-        .map_err(|status| status::from_status(&status))?
+        .map_err(|status| acceptable.refused(status::from_status(&status)))?
         .into_inner();
-    if details.protocol != i32::from(Protocol::Grpc) {
-        return Err(CasError::new(
-            ErrorKind::Unsupported,
-            format!("the server chose the road {}", details.protocol),
-        ));
+    let chosen = Protocol::try_from(details.protocol);
+    match chosen.ok().filter(|chosen| protocols.contains(chosen)) {
+        Some(chosen) => {
+            tracing::debug!(?chosen, fallbacks = ?details.fallbacks, "the server chose a road");
+            Ok(details)
+        }
+        None => {
+            let text = format!("the server chose the road {}", details.protocol);
+            Err(acceptable.refused(CasError::new(ErrorKind::Unsupported, text)))
+        }
     }
-    Ok(details)
+}
+
+impl Acceptable {
+    /// What the server is told, best first.
+    fn protocols(self) -> &'static [Protocol] {
+        match self {
+            Self::Grpc => &[Protocol::Grpc],
+            Self::Either => &[Protocol::Rdma, Protocol::Grpc],
+            Self::Rdma => &[Protocol::Rdma],
+        }
+    }
+
+    /// Says what was asked for, where the server knows no such road.
+    fn refused(self, error: CasError) -> CasError {
+        match (self, error.kind()) {
+            (Self::Rdma, ErrorKind::Unsupported) => CasError::new(
+                ErrorKind::Unsupported,
+                format!("no RDMA to this server: {}", error.message()),
+            ),
+            _ => error,
+        }
+    }
 }
 
 fn token(text: &str) -> Result<Option<HeaderValue>> {

@@ -25,7 +25,9 @@ mod negotiate;
 mod options;
 mod outgoing;
 mod pool;
+mod rdma;
 mod retry;
+mod roads;
 mod send;
 mod session;
 mod stat;
@@ -40,13 +42,19 @@ use std::time::Duration;
 
 pub use options::{ClientOptions, TransportChoice};
 pub use retry::RetryPolicy;
+pub use roads::{RdmaState, RoadUse, Roads};
 pub use stat::{RemoteStat, ServerStatus};
 pub use url::{DEFAULT_PORT, ServerUrl};
+pub use zako_rdma::fabric::Fabric;
+pub use zako_rdma::session::SessionOptions;
 
 use self::dial::Http2;
+use self::entry::Acceptable;
 use self::gather::Gathering;
 use self::pool::Pool;
+use self::rdma::Road;
 use self::retry::Backoff;
+use self::roads::Counters;
 use self::session::{Lane, Load};
 use crate::cas::{CasError, ErrorKind, Result};
 
@@ -68,6 +76,11 @@ use crate::cas::{CasError, ErrorKind, Result};
 /// was asked for; else it is [`ErrorKind::Corrupt`]. A part of a blob can't be
 /// checked without the rest.
 ///
+/// With a fabric ([`connect_over`](Self::connect_over)) and a server that offers it, what is
+/// large enough ([`ClientOptions::rdma_from_bytes`]) moves over RDMA. Where that fails, a
+/// transfer goes on by gRPC from its next byte, and RDMA is not tried for a time that grows
+/// from a second to a minute; [`roads`](Self::roads) tells of it.
+///
 /// It must be used within a tokio runtime with time and I/O enabled, the same one
 /// throughout.
 #[derive(Clone)]
@@ -77,6 +90,9 @@ struct Inner {
     pool: Pool,
     gathering: Gathering,
     options: ClientOptions,
+    roads: Counters,
+    /// If there is a fabric and it may be used.
+    rdma: Option<Road>,
 }
 
 impl Client {
@@ -88,14 +104,51 @@ impl Client {
     /// [`ErrorKind::Unauthenticated`] and [`ErrorKind::PermissionDenied`] if it
     /// refuses, [`ErrorKind::Unsupported`] if there is no road in common.
     pub async fn connect(url: &ServerUrl, options: ClientOptions) -> Result<Self> {
+        if options.transport == TransportChoice::Rdma {
+            let message = "RDMA was asked for, and there is no fabric to use it on";
+            return Err(CasError::new(ErrorKind::Unsupported, message));
+        }
+        Self::open(url, options, None).await
+    }
+
+    /// Connects as [`connect`](Self::connect) does, to a server that may be reached over
+    /// this fabric too.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect); with [`TransportChoice::Rdma`] also
+    /// [`ErrorKind::Unsupported`] if the server doesn't offer RDMA. Whether it works is
+    /// found out by the first transfer.
+    pub async fn connect_over(
+        url: &ServerUrl,
+        options: ClientOptions,
+        fabric: Arc<dyn Fabric>,
+    ) -> Result<Self> {
+        Self::open(url, options, Some(fabric)).await
+    }
+
+    async fn open(
+        url: &ServerUrl,
+        options: ClientOptions,
+        fabric: Option<Arc<dyn Fabric>>,
+    ) -> Result<Self> {
         let options = options.bounded();
-        let pool = Pool::new(url.clone(), options.clone());
+        let (fabric, acceptable) = match options.transport {
+            TransportChoice::Grpc => (None, Acceptable::Grpc),
+            TransportChoice::Rdma => (fabric, Acceptable::Rdma),
+            TransportChoice::Auto if fabric.is_some() => (fabric, Acceptable::Either),
+            TransportChoice::Auto => (None, Acceptable::Grpc),
+        };
+        let strict = acceptable == Acceptable::Rdma;
+        let rdma = fabric.map(|fabric| Road::new(fabric, options.rdma.clone(), strict));
+        let pool = Pool::new(url.clone(), options.clone(), acceptable);
         drop(pool.lane(Load::Light).await?);
         let gathering = Gathering::new();
         Ok(Self(Arc::new(Inner {
             pool,
             gathering,
             options,
+            roads: Counters::default(),
+            rdma,
         })))
     }
 
@@ -104,11 +157,38 @@ impl Client {
         self.0.pool.recommended()
     }
 
-    /// The road that bytes take: "grpc".
+    /// The road that large blobs take now: "rdma" or "grpc".
     pub fn transport(&self) -> &'static str {
-        match self.options().transport {
-            TransportChoice::Auto | TransportChoice::Grpc => "grpc",
+        match self.rdma_for(u64::MAX) {
+            Some(_) => "rdma",
+            None => "grpc",
         }
+    }
+
+    /// Which roads blobs took so far, and how RDMA stands.
+    pub fn roads(&self) -> Roads {
+        self.0.roads.roads(self.rdma_state())
+    }
+
+    fn rdma_state(&self) -> RdmaState {
+        let Some(road) = &self.0.rdma else {
+            return RdmaState::Off;
+        };
+        match road.held_off() {
+            _ if !self.0.pool.has_rdma() => RdmaState::NotOffered,
+            Some((reason, retry_in)) => RdmaState::HeldOff { reason, retry_in },
+            None if road.is_open() => RdmaState::Open,
+            None => RdmaState::Ready,
+        }
+    }
+
+    /// RDMA, if so many bytes are to move over it now.
+    fn rdma_for(&self, bytes: u64) -> Option<&Road> {
+        let road = self.0.rdma.as_ref()?;
+        let takes = bytes >= self.options().rdma_from_bytes
+            && self.0.pool.has_rdma()
+            && road.held_off().is_none();
+        takes.then_some(road)
     }
 
     fn options(&self) -> &ClientOptions {

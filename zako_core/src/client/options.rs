@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use zako_rdma::session::SessionOptions;
+
 use super::RetryPolicy;
 
 /// How a client behaves. Sizes are in bytes.
@@ -55,6 +57,12 @@ pub struct ClientOptions {
     /// The largest blob that goes into a batch; larger ones have streams of their
     /// own. [`Cas::fetch`](crate::cas::Cas::fetch) reads up to so much at once.
     pub small_blob_bytes: u64,
+    /// The smallest blob, or part of one, that moves over RDMA where that is to be had
+    /// (64 KiB); the setting up of a transfer outweighs what smaller ones save.
+    pub rdma_from_bytes: u64,
+    /// How the session over RDMA behaves. Each slot is memory that is pinned while it is
+    /// open: 24 MiB with the defaults. It is closed after a minute without use.
+    pub rdma: SessionOptions,
 }
 
 /// How bytes move between client and server.
@@ -66,6 +74,10 @@ pub enum TransportChoice {
     Auto,
     /// gRPC.
     Grpc,
+    /// RDMA for all that is large enough for it
+    /// ([`ClientOptions::rdma_from_bytes`]), else gRPC. Where RDMA can't be had or fails, so
+    /// does the transfer.
+    Rdma,
 }
 
 impl Default for ClientOptions {
@@ -87,6 +99,11 @@ impl Default for ClientOptions {
             // More in a call is hardly faster, and both ends hold it.
             batch_bytes: 2 << 20,
             small_blob_bytes: 256 << 10,
+            rdma_from_bytes: 64 << 10,
+            rdma: SessionOptions {
+                idle_timeout: Some(Duration::from_secs(60)),
+                ..SessionOptions::default()
+            },
         }
     }
 }
@@ -104,6 +121,8 @@ impl ClientOptions {
         self.batch_bytes = self.batch_bytes.clamp(1 << 10, 4 << 20);
         let with_digest = self.batch_bytes - super::batch::ENTRY_OVERHEAD;
         self.small_blob_bytes = self.small_blob_bytes.min(with_digest);
+        // There is nothing to pull of the empty blob.
+        self.rdma_from_bytes = self.rdma_from_bytes.max(1);
         self
     }
 

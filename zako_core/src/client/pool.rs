@@ -1,7 +1,7 @@
 //! The connections of a client.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -9,8 +9,8 @@ use tokio::time::Instant;
 
 use super::ClientOptions;
 use super::dial::Http2;
-use super::entry::Unusable;
-use super::session::{Connection, Lane, Load, Session};
+use super::entry::{Acceptable, Unusable};
+use super::session::{Connection, Lane, Load, Seat, Session};
 use super::url::ServerUrl;
 use crate::cas::Result;
 
@@ -20,11 +20,14 @@ use crate::cas::Result;
 pub(super) struct Pool {
     url: ServerUrl,
     options: ClientOptions,
+    acceptable: Acceptable,
     connections: Mutex<Vec<Arc<Connection>>>,
     /// One opens a connection, the others wait for it: otherwise all who begin at
     /// once would open one.
     opening: tokio::sync::Mutex<Growth>,
     recommended: AtomicUsize,
+    /// The server chose RDMA for what is large, when it was last asked.
+    rdma: AtomicBool,
     unusable: Unusable,
 }
 
@@ -42,13 +45,15 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 const WORTH_WAITING: Duration = Duration::from_secs(1);
 
 impl Pool {
-    pub(super) fn new(url: ServerUrl, options: ClientOptions) -> Self {
+    pub(super) fn new(url: ServerUrl, options: ClientOptions, acceptable: Acceptable) -> Self {
         Self {
             url,
             options,
+            acceptable,
             connections: Mutex::new(Vec::new()),
             opening: tokio::sync::Mutex::default(),
             recommended: AtomicUsize::new(1),
+            rdma: AtomicBool::new(false),
             unusable: Unusable::default(),
         }
     }
@@ -60,6 +65,24 @@ impl Pool {
     /// The streams that the server last recommended for a connection.
     pub(super) fn recommended(&self) -> usize {
         self.recommended.load(Ordering::Relaxed)
+    }
+
+    /// Whether the server chose RDMA for what is large, when it was last asked.
+    pub(super) fn has_rdma(&self) -> bool {
+        self.rdma.load(Ordering::Relaxed)
+    }
+
+    /// A session, for a call that takes none of its streams; one with RDMA if there is one.
+    pub(super) async fn seat(&self) -> Result<Seat> {
+        loop {
+            let live = self.live();
+            let best = sessions(&live).max_by_key(|(session, _)| session.has_rdma());
+            if let Some((session, connection)) = best {
+                return Ok(session.seat(connection));
+            }
+            let connection = self.connection().await?;
+            self.negotiate(&connection, false).await?;
+        }
     }
 
     /// A connection, for calls that need no session.
@@ -165,10 +188,11 @@ impl Pool {
     /// Opens a session on `connection`; takes it out of the pool if that fails
     /// and it can be spared.
     async fn negotiate(&self, connection: &Arc<Connection>, spare: bool) -> Result<()> {
-        match connection.session(&self.options).await {
+        match connection.session(&self.options, self.acceptable).await {
             Ok(session) => {
                 let recommended = session.recommended();
                 self.recommended.store(recommended, Ordering::Relaxed);
+                self.rdma.store(session.has_rdma(), Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => {

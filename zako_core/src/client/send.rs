@@ -4,7 +4,9 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 
 use super::Client;
+use super::rdma::Road;
 use super::retry::Backoff;
+use super::upload::Begun;
 use crate::Digest;
 use crate::cas::{Cas, CasError, ErrorKind, Result, Stored};
 
@@ -13,6 +15,20 @@ enum Failure {
     /// At the side of the bytes: their error is the caller's.
     Source(CasError),
     Sending(CasError),
+}
+
+/// How far an upload has come.
+struct Progress {
+    backoff: Backoff,
+    tried: bool,
+    /// The most that the server was seen to hold.
+    furthest: u64,
+    /// What the server must hold soon of an attempt that failed a moment ago.
+    expected: Option<u64>,
+    /// RDMA may be used.
+    rdma: bool,
+    /// It was, by the last attempt.
+    by_rdma: bool,
 }
 
 impl Client {
@@ -30,15 +46,25 @@ impl Client {
         F: Fn(u64) -> S,
         S: Stream<Item = Result<Bytes>> + Send,
     {
-        let mut backoff = self.backoff();
-        let mut furthest = 0;
+        let mut progress = Progress {
+            backoff: self.backoff(),
+            tried: false,
+            furthest: 0,
+            expected: None,
+            rdma: true,
+            by_rdma: false,
+        };
+        let strict = self.0.rdma.as_ref().is_some_and(Road::is_strict);
         loop {
-            let failure = self
-                .attempt(digest, &steps_from, &mut furthest, &mut backoff)
-                .await;
+            let failure = self.attempt(digest, &steps_from, &mut progress).await;
             match failure {
                 Ok(stored) => return Ok(stored),
                 Err(Failure::Source(error)) => return Err(error),
+                Err(Failure::Sending(error)) if progress.by_rdma && !strict && leaves(&error) => {
+                    tracing::debug!(%digest, %error, "an upload goes on by gRPC");
+                    self.0.roads.fell_back();
+                    progress.rdma = false;
+                }
                 Err(Failure::Sending(error)) => {
                     // What was held was dropped meanwhile: the next attempt sees.
                     let error = match error.kind() {
@@ -47,7 +73,7 @@ impl Client {
                         }
                         _ => error,
                     };
-                    backoff.pause(error).await?;
+                    progress.backoff.pause(error).await?;
                 }
             }
         }
@@ -67,34 +93,58 @@ impl Client {
         &self,
         digest: &Digest,
         steps_from: &F,
-        furthest: &mut u64,
-        backoff: &mut Backoff,
+        progress: &mut Progress,
     ) -> Result<Stored, Failure>
     where
         F: Fn(u64) -> S,
         S: Stream<Item = Result<Bytes>> + Send,
     {
-        let held = self.held(digest).await.map_err(Failure::Sending)?;
-        if held > *furthest {
-            *furthest = held;
-            backoff.progressed();
+        progress.by_rdma = false;
+        let small = digest.size() <= self.options().small_blob_bytes;
+        let held = match progress.expected.take() {
+            Some(expected) => self.parked(digest, expected).await,
+            // To ask would take as long as to send it.
+            None if !progress.tried && small && self.rdma_for(digest.size()).is_some() => Ok(0),
+            None => self.held(digest).await,
+        };
+        progress.tried = true;
+        let held = held.map_err(Failure::Sending)?;
+        if held > progress.furthest {
+            progress.furthest = held;
+            progress.backoff.progressed();
         }
-        let writer = if held < digest.size() {
-            self.resume_upload(digest, held).await
+        let begun = if held < digest.size() {
+            self.resume_upload(digest, held, progress.rdma).await
         } else {
             // It may be present, or all there and not committed.
-            self.writer(digest, held).await
+            let writer = self.writer(digest, held).await;
+            writer.map(|writer| Begun {
+                writer,
+                by_rdma: false,
+            })
         };
-        let mut writer = match writer {
-            Ok(writer) => writer,
+        let Begun {
+            mut writer,
+            by_rdma,
+        } = match begun {
+            Ok(begun) => begun,
             Err(error) if error.is_already_exists() => return Ok(Stored::Existing),
             Err(error) => return Err(Failure::Sending(error)),
         };
+        progress.by_rdma = by_rdma;
+        // What it was given lately may not have been read.
+        let window = self.0.rdma.as_ref().map_or(0, Road::window);
+        let expected = |given: u64| by_rdma.then(|| given.saturating_sub(window).max(held + 1));
         let steps = steps_from(held);
         futures::pin_mut!(steps);
         while let Some(step) = steps.next().await {
             match step {
-                Ok(data) => writer.write(data).await.map_err(Failure::Sending)?,
+                Ok(data) => {
+                    if let Err(error) = writer.write(data).await {
+                        progress.expected = expected(writer.held());
+                        return Err(Failure::Sending(error));
+                    }
+                }
                 Err(error) => {
                     // The first error is the one to tell.
                     let _ = writer.park().await;
@@ -102,6 +152,16 @@ impl Client {
                 }
             }
         }
-        writer.commit().await.map_err(Failure::Sending)
+        let given = writer.held();
+        writer.commit().await.map_err(|error| {
+            progress.expected = expected(given);
+            Failure::Sending(error)
+        })
     }
+}
+
+/// Whether what failed over RDMA is to be tried by gRPC: there it may come through, or be
+/// told with the time to try again.
+fn leaves(error: &CasError) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NoSpace)
 }

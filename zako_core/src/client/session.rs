@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::metadata::MetadataValue;
 
 use super::dial::Http2;
-use super::entry::{Entry, Unusable, enter};
+use super::entry::{Acceptable, Entry, Unusable, enter};
 use super::{ClientOptions, call};
 use crate::cas::{CasError, ErrorKind, Result};
 
@@ -34,6 +34,8 @@ pub(super) struct Session {
     token: Option<HeaderValue>,
     streams: Arc<Semaphore>,
     recommended: usize,
+    /// The server chose RDMA for what is large.
+    rdma: bool,
     pub(super) waiting: AtomicUsize,
     heavy: AtomicUsize,
 }
@@ -110,7 +112,11 @@ impl Connection {
     ///
     /// # Errors
     /// Those of the negotiation.
-    pub(super) async fn session(&self, options: &ClientOptions) -> Result<Arc<Session>> {
+    pub(super) async fn session(
+        &self,
+        options: &ClientOptions,
+        acceptable: Acceptable,
+    ) -> Result<Arc<Session>> {
         if let Some(session) = self.current() {
             return Ok(session);
         }
@@ -118,7 +124,7 @@ impl Connection {
         if let Some(session) = self.current() {
             return Ok(session);
         }
-        let entry = enter(&self.control, options, &self.unusable).await?;
+        let entry = enter(&self.control, options, acceptable, &self.unusable).await?;
         let session = Arc::new(Session::new(entry, options));
         *self.session.lock() = Some(session.clone());
         Ok(session)
@@ -146,6 +152,7 @@ impl Session {
             token: entry.token,
             streams: Arc::new(Semaphore::new(streams)),
             recommended: streams,
+            rdma: entry.rdma,
             waiting: AtomicUsize::new(0),
             heavy: AtomicUsize::new(0),
         }
@@ -153,6 +160,19 @@ impl Session {
 
     pub(super) fn recommended(&self) -> usize {
         self.recommended
+    }
+
+    /// Whether the server chose RDMA for what is large.
+    pub(super) fn has_rdma(&self) -> bool {
+        self.rdma
+    }
+
+    /// A place for a call that takes no stream.
+    pub(super) fn seat(self: &Arc<Self>, connection: &Arc<Connection>) -> Seat {
+        Seat {
+            connection: connection.clone(),
+            session: self.clone(),
+        }
     }
 
     pub(super) fn available(&self) -> usize {
@@ -208,10 +228,7 @@ impl Session {
         heavy: Option<Heavy>,
     ) -> Lane {
         Lane {
-            seat: Seat {
-                connection: connection.clone(),
-                session: self.clone(),
-            },
+            seat: self.seat(connection),
             _permit: permit,
             _heavy: heavy,
         }
@@ -254,7 +271,7 @@ impl Drop for Heavy {
 
 impl Lane {
     pub(super) fn http2(&self) -> Http2 {
-        self.seat.session.http2.clone()
+        self.seat.http2()
     }
 
     /// The token that each call carries, if the server wants one.
@@ -264,13 +281,7 @@ impl Lane {
 
     /// A call for generated code.
     pub(super) fn request<M>(&self, message: M) -> tonic::Request<M> {
-        let mut request = tonic::Request::new(message);
-        if let Some(token) = &self.seat.session.token
-            && let Ok(token) = MetadataValue::try_from(token.as_bytes())
-        {
-            request.metadata_mut().insert(call::TOKEN, token);
-        }
-        request
+        self.seat.request(message)
     }
 
     pub(super) fn seat(&self) -> Seat {
@@ -279,6 +290,26 @@ impl Lane {
 }
 
 impl Seat {
+    pub(super) fn http2(&self) -> Http2 {
+        self.session.http2.clone()
+    }
+
+    /// A call for generated code, with the token.
+    pub(super) fn request<M>(&self, message: M) -> tonic::Request<M> {
+        let mut request = tonic::Request::new(message);
+        if let Some(token) = &self.session.token
+            && let Ok(token) = MetadataValue::try_from(token.as_bytes())
+        {
+            request.metadata_mut().insert(call::TOKEN, token);
+        }
+        request
+    }
+
+    /// Whether the server chose RDMA for what is large.
+    pub(super) fn has_rdma(&self) -> bool {
+        self.session.rdma
+    }
+
     /// Draws the consequences of a call's error.
     pub(super) fn judge(&self, error: &CasError) {
         match error.kind() {

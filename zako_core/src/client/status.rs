@@ -109,7 +109,7 @@ fn message(status: &Status) -> String {
 
 /// The server's text, bounded and without control characters; the code if it
 /// says nothing.
-fn shown(text: &str, code: Code) -> String {
+pub(super) fn shown(text: &str, code: Code) -> String {
     if text.is_empty() {
         return format!("the server answered: {}", code.description());
     }

@@ -12,6 +12,7 @@ use zako_protobuf::range::BlobRange as ProtoRange;
 use zako_protobuf::transport::{BlobResource, UploadRequest, UploadResponse, upload_request};
 
 use super::outgoing::{Chunks, Outgoing, Step};
+use super::rdma::Failure;
 use super::session::{Load, Seat};
 use super::{Client, call, on_the_way, within};
 use crate::Digest;
@@ -41,6 +42,12 @@ pub(super) struct Upload {
     answer: Option<Answer>,
     seat: Option<Seat>,
     state: State,
+}
+
+/// An upload that was begun.
+pub(super) struct Begun {
+    pub(super) writer: Box<dyn BlobWriter>,
+    pub(super) by_rdma: bool,
 }
 
 /// What the server says in the end: the bytes committed.
@@ -86,21 +93,55 @@ impl Client {
         if offset > held {
             return Err(CasError::not_held(*digest, offset, held));
         }
-        self.resume_upload(digest, offset).await
+        Ok(self.resume_upload(digest, offset, true).await?.writer)
     }
 
-    /// Begins an upload at `offset`, of which the server is known to hold as much.
-    /// If the blob is there meanwhile, the writer finds out.
+    /// Begins an upload at `offset`, of which the server is known to hold as much; over
+    /// RDMA if it may be and there is enough to send. If the blob is there meanwhile, that
+    /// is the error, or the writer finds out.
     pub(super) async fn resume_upload(
         &self,
         digest: &Digest,
         offset: u64,
-    ) -> Result<Box<dyn BlobWriter>> {
+        rdma: bool,
+    ) -> Result<Begun> {
+        let rest = digest.size().saturating_sub(offset);
+        if let Some(road) = self.rdma_for(rest).filter(|_| rdma) {
+            match self.expose(road, digest, offset).await {
+                Ok(writer) => {
+                    let by_rdma = true;
+                    return Ok(Begun { writer, by_rdma });
+                }
+                Err(Failure::Road(error)) if !road.is_strict() => {
+                    tracing::debug!(%digest, %error, "an upload goes by gRPC");
+                    self.0.roads.fell_back();
+                }
+                Err(Failure::Road(error) | Failure::Other(error)) => return Err(error),
+            }
+        }
         let mut upload = Upload::new(self, digest, offset);
         if digest.size() > 0 {
             self.send_from(&mut upload).await?;
         }
-        Ok(Box::new(upload))
+        Ok(Begun {
+            writer: Box::new(upload),
+            by_rdma: false,
+        })
+    }
+
+    /// How many bytes the server holds of an upload that was interrupted a moment ago; it
+    /// is given some time to put `expected` ones aside.
+    pub(super) async fn parked(&self, digest: &Digest, expected: u64) -> Result<u64> {
+        let late = Instant::now() + PARKING;
+        let mut pause = PARKING_STEP;
+        loop {
+            let held = self.ask_held(digest).await?;
+            if held >= expected || Instant::now() >= late {
+                return Ok(held);
+            }
+            sleep(pause).await;
+            pause *= 2;
+        }
     }
 
     /// Metadata and no chunk.
@@ -153,7 +194,7 @@ impl Client {
 
     /// Makes the server drop what it holds of an interrupted upload: it does so
     /// when one that goes on from there ends too early.
-    async fn drop_held(&self, digest: &Digest) -> Result<()> {
+    pub(super) async fn drop_held(&self, digest: &Digest) -> Result<()> {
         let held = match self.probe(digest).await {
             Err(error) if error.is_already_exists() => return Ok(()),
             other => other?,
@@ -169,6 +210,11 @@ impl Client {
             _ => Ok(()),
         }
     }
+}
+
+/// What so many bytes may take on their way to a disk that is busy.
+pub(super) fn disk_time(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / SLOW_DISK)
 }
 
 fn metadata(digest: &Digest, start: u64) -> UploadRequest {
@@ -258,7 +304,7 @@ impl Upload {
     /// Waits for the answer.
     async fn wait(&mut self) -> Result<u64> {
         // The server may have to bring all of it to a disk that is busy.
-        let disk = Duration::from_secs(self.held / SLOW_DISK);
+        let disk = disk_time(self.held);
         // What the line has not taken yet is in the queue or in one of its messages.
         let queued = (QUEUE as u64 + 1) * self.client.options().message_bytes as u64;
         let idle = self.client.options().idle_timeout + disk + on_the_way(queued.min(self.held));
@@ -333,6 +379,9 @@ impl BlobWriter for Upload {
             let length = chunk.len() as u64;
             self.send(Step::Chunk(chunk)).await?;
             self.held += length;
+            if matches!(self.state, State::Sending) {
+                self.client.0.roads.grpc.sent(length as usize);
+            }
         }
         Ok(())
     }
@@ -362,7 +411,10 @@ impl BlobWriter for Upload {
             (State::Sending, None) => {}
         }
         match self.wait().await {
-            Ok(committed) if committed == size => Ok(Stored::New),
+            Ok(committed) if committed == size => {
+                self.client.0.roads.grpc.ended();
+                Ok(Stored::New)
+            }
             Ok(committed) => Err(self.error(
                 ErrorKind::Internal,
                 format!("the server committed {committed} of {size} bytes"),
@@ -379,16 +431,7 @@ impl BlobWriter for Upload {
         };
         let _ = timeout(idle, answer).await;
         // The server puts it aside after the call has ended here.
-        let late = Instant::now() + PARKING;
-        let mut pause = PARKING_STEP;
-        loop {
-            let held = self.client.ask_held(&self.digest).await?;
-            if held >= self.held || Instant::now() >= late {
-                return Ok(held);
-            }
-            sleep(pause).await;
-            pause *= 2;
-        }
+        self.client.parked(&self.digest, self.held).await
     }
 
     async fn discard(mut self: Box<Self>) -> Result<()> {

@@ -14,7 +14,7 @@ use super::message::{NONCE_BYTES, Nonce};
 use super::options::SessionOptions;
 use super::state::Lifecycle;
 use crate::fabric::{Access, Completion, Endpoint, Fabric, Result as FabricResult};
-use crate::memory::{PAGE, Slab, Slot};
+use crate::memory::{Slab, Slot};
 
 /// What a session has of a card. The endpoint goes first, and the budget is given back
 /// last.
@@ -44,21 +44,11 @@ impl Card {
         budget: &Budget,
     ) -> Result<Self, SessionError> {
         options.check()?;
-        let slots = |count: u32| {
-            let slot = options.slot_bytes.checked_next_multiple_of(PAGE)?;
-            slot.checked_mul(count as usize)
-        };
-        let exposed_slots = options.exposed_slots.saturating_add(1);
-        let local_slots = options.pull_slots.saturating_add(options.lent_slots);
-        let bytes = slots(exposed_slots)
-            .zip(slots(local_slots))
-            .and_then(|(exposed, local)| exposed.checked_add(local))
-            .ok_or_else(|| SessionError::Limit("no machine has so much memory".to_owned()))?;
-        let reservation = budget.reserve(bytes as u64)?;
+        let reservation = budget.reserve(options.pinned_bytes())?;
 
         let mut endpoint = fabric.endpoint(&options.endpoint)?;
-        let exposed = Slab::new(exposed_slots, options.slot_bytes)?;
-        let local = Slab::new(local_slots, options.slot_bytes)?;
+        let exposed = Slab::new(options.all_exposed(), options.slot_bytes)?;
+        let local = Slab::new(options.all_local(), options.slot_bytes)?;
         let Some(mut nonce_slot) = exposed.take().filter(|slot| slot.offset() == 0) else {
             return Err(SessionError::Internal(
                 "a new slab has no first slot".to_owned(),

@@ -186,13 +186,38 @@ impl Expose {
         }
     }
 
+    /// Waits until the peer has read all that it was given. Nothing is lost if this is
+    /// cancelled.
+    ///
+    /// # Errors
+    /// As of [`send`](Self::send).
+    pub async fn drain(&mut self) -> Result<(), TransferError> {
+        self.flush();
+        self.filling = None;
+        tokio::select! {
+            biased;
+            error = refused(&self.link, &mut self.done, &mut self.over) => Err(error),
+            () = self.holder.idle() => Ok(()),
+        }
+    }
+
+    /// Says why no more comes, and waits for the peer's last word: a status that tells how
+    /// many bytes of the blob it holds. What it was given and has not read is lost, unless
+    /// [`drain`](Self::drain) came before.
+    ///
+    /// # Errors
+    /// Why the session ended.
+    pub async fn give_up(mut self, status: Status) -> Result<Status, TransferError> {
+        self.end(failure(status));
+        match refused(&self.link, &mut self.done, &mut self.over).await {
+            TransferError::Peer(status) => Ok(status),
+            error => Err(error),
+        }
+    }
+
     /// Says why no more comes.
     pub fn fail(mut self, status: Status) {
-        let status = match status.is_ok() {
-            true => Status::new(Code::Internal, "a failure without a reason"),
-            false => status,
-        };
-        self.end(status);
+        self.end(failure(status));
     }
 
     pub(super) fn accept(&self) {
@@ -206,6 +231,13 @@ impl Expose {
             let transfer = self.transfer;
             self.link.tell(Command::End { transfer, status });
         }
+    }
+}
+
+fn failure(status: Status) -> Status {
+    match status.is_ok() {
+        true => Status::new(Code::Internal, "a failure without a reason"),
+        false => status,
     }
 }
 

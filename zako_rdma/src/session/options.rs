@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::error::SessionError;
 use crate::fabric::EndpointOptions;
+use crate::memory::PAGE;
 
 /// How a session is set up. The smaller one of both ends' `slot_bytes` and of both ends'
 /// `transfers` holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
     /// The length of a slot, and so of a READ at most, in bytes.
     pub slot_bytes: usize,
@@ -61,10 +62,27 @@ impl Default for SessionOptions {
 }
 
 impl SessionOptions {
+    /// The memory that a session pins, in bytes: what the process must be allowed to.
+    pub fn pinned_bytes(&self) -> u64 {
+        let slot = self.slot_bytes.saturating_add(PAGE - 1) / PAGE * PAGE;
+        let slots = u64::from(self.all_exposed()) + u64::from(self.all_local());
+        (slot as u64).saturating_mul(slots)
+    }
+
+    /// Exposed slots with that of the nonce.
+    pub(super) fn all_exposed(&self) -> u32 {
+        self.exposed_slots.saturating_add(1)
+    }
+
+    /// Slots that are pulled into, with those that are lent.
+    pub(super) fn all_local(&self) -> u32 {
+        self.pull_slots.saturating_add(self.lent_slots)
+    }
+
     pub(super) fn check(&self) -> Result<(), SessionError> {
         let slots = self.exposed_slots.min(self.pull_slots);
-        let slots_can_be = self.exposed_slots.checked_add(1).is_some()
-            && self.pull_slots.checked_add(self.lent_slots).is_some();
+        let slots_can_be =
+            self.exposed_slots < u32::MAX && self.pull_slots.checked_add(self.lent_slots).is_some();
         if !slots_can_be || u32::try_from(self.slot_bytes).is_err() {
             return Err(SessionError::Internal(
                 "a session can't have so many or so long slots".to_owned(),

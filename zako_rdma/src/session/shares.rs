@@ -98,6 +98,19 @@ impl Holder {
             freed.await;
         }
     }
+
+    /// Waits until all that was taken has come back.
+    pub(super) async fn idle(&self) {
+        loop {
+            let freed = self.0.shares.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if *self.0.count.lock() == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
 }
 
 impl Drop for Share {

@@ -73,15 +73,27 @@ impl Notification {
 
     /// Waits for the event of an armed queue and takes it.
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Result<()>> {
-        let events = match &mut self.events {
-            Some(events) => events,
-            none => none.insert(
-                registered(self.completions.channel()).map_err(|error| cannot_wait(&error))?,
-            ),
-        };
+        let mut anew = false;
         loop {
-            let mut readable =
-                ready!(events.poll_read_ready(context)).map_err(|error| cannot_wait(&error))?;
+            let events = match &mut self.events {
+                Some(events) => events,
+                none => {
+                    anew = true;
+                    none.insert(
+                        registered(self.completions.channel())
+                            .map_err(|error| cannot_wait(&error))?,
+                    )
+                }
+            };
+            let mut readable = match ready!(events.poll_read_ready(context)) {
+                Ok(readable) => readable,
+                // The runtime that it was registered with has ended; this is another one.
+                Err(_) if !anew => {
+                    self.events = None;
+                    continue;
+                }
+                Err(error) => return Poll::Ready(Err(cannot_wait(&error))),
+            };
             let taken = self.completions.take_events()?;
             // All events were taken, so the next one makes it readable anew.
             readable.clear_ready();

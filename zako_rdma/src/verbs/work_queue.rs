@@ -179,9 +179,15 @@ impl WorkQueue {
         let mut batch = [ibv_wc::default(); BATCH];
         loop {
             let taken = self.completions.poll(&mut batch)?;
+            let mut unknown = Ok(());
             for ended in batch.iter().take(taken) {
-                completions.push(self.completion(ended)?);
+                match self.completion(ended) {
+                    Ok(completion) => completions.push(completion),
+                    // The others are good; they would be lost, and their slots with them.
+                    Err(error) => unknown = Err(error),
+                }
             }
+            unknown?;
             if taken < BATCH {
                 return Ok(());
             }

@@ -243,3 +243,17 @@ pub(crate) async fn until(mut condition: impl FnMut() -> bool) {
     }
     panic!("it never came to be");
 }
+
+/// Runs a test on one thread in time that passes only where something waits for it. Fails
+/// one that doesn't end within an hour of it.
+pub(crate) fn in_virtual_time(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let limit = Duration::from_secs(3600);
+        tokio::time::timeout(limit, test).await.expect("it ends");
+    });
+}

@@ -1,11 +1,14 @@
 //! A client that says what it likes.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use zako_protobuf::rdma::{ClientMessage, ServerMessage, client_message};
-use zako_rdma::fabric::{Access, Endpoint, EndpointOptions, Fabric};
+use zako_rdma::fabric::{Access, Endpoint, EndpointOptions, Fabric, Work};
 use zako_rdma::memory::{Slab, Slot};
 use zako_rdma::session::{
     Client, Code, Control, Hello, Message, NONCE_BYTES, Role, ServerSession, SessionError, Status,
@@ -19,6 +22,8 @@ pub(crate) struct Raw {
     pub(crate) outgoing: mpsc::Sender<ClientMessage>,
     pub(crate) incoming: mpsc::Receiver<ServerMessage>,
     pub(crate) hello: Hello,
+    /// What the server said of itself.
+    pub(crate) peer: Option<Hello>,
     endpoint: Box<dyn Endpoint>,
     slab: Arc<Slab>,
     nonce: Slot,
@@ -52,6 +57,7 @@ impl Raw {
             outgoing,
             incoming: from_server,
             hello,
+            peer: None,
             endpoint,
             slab,
             nonce,
@@ -72,6 +78,7 @@ impl Raw {
             panic!("no answer");
         };
         self.endpoint.connect(&peer.address).unwrap();
+        self.peer = Some(peer);
         self.say(Message::Ready([7; NONCE_BYTES])).await;
         assert!(matches!(self.next().await, Some(Message::Ready(_))));
         self.say(Message::Checked(Status::ok(0))).await;
@@ -99,9 +106,31 @@ impl Raw {
         Some(Client::read(message).unwrap())
     }
 
+    /// READs from the server's memory.
+    pub(crate) async fn read(&mut self, offset: u64, length: u32) -> Vec<u8> {
+        let memory = self.peer.unwrap().memory;
+        let work = Work::Read {
+            into: self.slab.take().unwrap(),
+            length,
+            address: memory.part(offset, length.into()).unwrap(),
+            key: memory.key,
+        };
+        self.endpoint.post(1, work).unwrap();
+        let mut completions = Vec::new();
+        while completions.is_empty() {
+            poll_fn(|context| self.endpoint.poll_ready(context))
+                .await
+                .unwrap();
+            self.endpoint.poll(&mut completions).unwrap();
+        }
+        assert_eq!(completions[0].outcome, Ok(length));
+        completions[0].slot[..length as usize].to_vec()
+    }
+
     /// What the server closes the session with.
     pub(crate) async fn closed(&mut self) -> Option<Code> {
-        while let Some(message) = self.next().await {
+        let limit = Duration::from_secs(60);
+        while let Some(message) = timeout(limit, self.next()).await.expect("it ends") {
             if let Message::Close(status) = message {
                 assert!(self.incoming.recv().await.is_none(), "its last message");
                 return Some(status.code);

@@ -15,6 +15,7 @@ pub(crate) const CASES: &[Case] = &[
     ("memory of any pages", memory_of_any_pages),
     ("many reads at once", many_reads_at_once),
     ("no wakeup is lost", no_wakeup_is_lost),
+    ("another runtime", another_runtime),
     (
         "what is refused gives the slot back",
         what_is_refused_gives_the_slot_back,
@@ -54,6 +55,8 @@ fn a_message_arrives(fabric: &Arc<dyn Fabric>) {
 
 fn memory_is_read(fabric: &Arc<dyn Fabric>) {
     let (mut one, other) = pair(fabric, Access::Read, 1 << 20);
+    // So that no slot lies at the beginning of its slab.
+    let _first = (one.slot(&[]), other.slot(&[]));
     for (id, size) in SIZES.into_iter().enumerate() {
         let there = other.slot(&pattern(size, id as u64));
         let address = other.memory.part(there.offset(), size as u64).unwrap();
@@ -73,6 +76,8 @@ fn memory_is_read(fabric: &Arc<dyn Fabric>) {
 
 fn memory_is_written(fabric: &Arc<dyn Fabric>) {
     let (mut one, other) = pair(fabric, Access::ReadWrite, 1 << 20);
+    // So that no slot lies at the beginning of its slab.
+    let _first = (one.slot(&[]), other.slot(&[]));
     for (id, size) in SIZES.into_iter().enumerate() {
         let there = other.slot(&[]);
         let address = other.memory.part(there.offset(), size as u64).unwrap();
@@ -181,6 +186,27 @@ fn no_wakeup_is_lost(fabric: &Arc<dyn Fabric>) {
     run(async {
         tokio::join!(play(&mut one, true), play(&mut other, false));
     });
+}
+
+/// An endpoint can be waited for on one runtime after another.
+fn another_runtime(fabric: &Arc<dyn Fabric>) {
+    let (mut one, mut other) = pair(fabric, Access::Local, PAGE);
+    for id in 0..3 {
+        let into = other.slot(&[]);
+        other.post(id, Work::Receive { into });
+        let waits = std::thread::spawn(move || {
+            let arrived = other.completions(1);
+            (other, kinds(&arrived))
+        });
+        // Long enough for it to wait, mostly; it has to work either way.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let from = one.slot(&[1]);
+        one.post(id, Work::Send { from, length: 1 });
+        assert_eq!(kinds(&one.completions(1)), [Ok(1)]);
+        let outcome;
+        (other, outcome) = waits.join().unwrap();
+        assert_eq!(outcome, [Ok(1)]);
+    }
 }
 
 fn what_is_refused_gives_the_slot_back(fabric: &Arc<dyn Fabric>) {

@@ -7,9 +7,13 @@
 
 mod endpoints;
 mod exchanges;
+#[path = "../pair/mod.rs"]
+mod pair;
 mod processes;
 mod resources;
+mod sessions;
 mod violations;
+mod wire;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -26,7 +30,7 @@ fn main() -> ExitCode {
     if let [child, role] = arguments.as_slice()
         && child == processes::CHILD
     {
-        processes::child(role, &fabric(&wish()).unwrap());
+        processes::child(role, &fabric(&wish("ZAKO_RDMA")).unwrap());
         return ExitCode::SUCCESS;
     }
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
         !maps.contains("libibverbs"),
         "a program with feature `verbs` needs no libibverbs"
     );
-    let wish = wish();
+    let wish = wish("ZAKO_RDMA");
     print!("{}", report(&wish));
     let fabric = match fabric(&wish) {
         Ok(fabric) => fabric,
@@ -59,6 +63,8 @@ fn main() -> ExitCode {
         violations::CASES,
         processes::CASES,
         resources::CASES,
+        sessions::CASES,
+        wire::CASES,
     ]
     .concat();
     let (mut passed, mut failed) = (0, 0);
@@ -87,12 +93,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn wish() -> Wish {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse().unwrap());
+/// The device that the environment names.
+fn wish(prefix: &str) -> Wish {
+    let variable = |name| std::env::var(format!("{prefix}_{name}")).ok();
     Wish {
-        device: std::env::var("ZAKO_RDMA_DEVICE").ok(),
+        device: variable("DEVICE"),
         port: None,
-        gid_index: number("ZAKO_RDMA_GID_INDEX"),
+        gid_index: variable("GID_INDEX").map(|index| index.parse().unwrap()),
     }
 }
 

@@ -31,7 +31,10 @@ fn refused(one: &mut End, address: u64, key: u32) {
     }
     let ended = one.completions(3);
     let (refused, flushed) = (Err(FailureKind::RemoteAccess), Err(FailureKind::Flushed));
-    assert_eq!(kinds(&ended), [refused, flushed, flushed]);
+    assert_eq!(kinds(&ended), [refused, flushed, flushed], "{ended:?}");
+    if let Err(error) = &ended[0].outcome {
+        println!("       {error}");
+    }
     assert!(ended[0].slot.iter().all(|byte| *byte == 0), "nothing came");
     let into = one.slot(&[]);
     let (error, _) = one.endpoint.post(9, Work::Receive { into }).unwrap_err();

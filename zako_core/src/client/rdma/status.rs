@@ -1,0 +1,93 @@
+//! What fails on the road over RDMA, as errors of the store.
+
+use zako_rdma::session::{Code, SessionError, Status, TransferError};
+
+use crate::Digest;
+use crate::cas::{CasError, ErrorKind};
+use crate::client::status::shown;
+
+/// Why a transfer failed.
+#[derive(Debug)]
+pub(in crate::client) enum Failure {
+    /// RDMA did: another road may do.
+    Road(CasError),
+    /// It would on any road.
+    Other(CasError),
+}
+
+/// The failure of a transfer of this blob.
+pub(super) fn of_transfer(error: &TransferError, digest: &Digest) -> Failure {
+    match error {
+        TransferError::Peer(status) => of_status(status, digest),
+        TransferError::Session(error) => Failure::Road(of_session(error).with_digest(*digest)),
+        TransferError::Misuse(text) => {
+            Failure::Other(CasError::new(ErrorKind::Internal, *text).with_digest(*digest))
+        }
+    }
+}
+
+/// What the server says of a transfer. Whether it is a refusal of the bytes or of the
+/// offset is for who knows what was asked.
+fn of_status(status: &Status, digest: &Digest) -> Failure {
+    let kind = match status.code {
+        Code::NotFound => ErrorKind::NotFound,
+        Code::AlreadyExists => ErrorKind::AlreadyExists,
+        Code::InvalidArgument | Code::OutOfRange => ErrorKind::InvalidArgument,
+        Code::PermissionDenied => ErrorKind::PermissionDenied,
+        Code::ResourceExhausted => ErrorKind::NoSpace,
+        Code::DataLoss => ErrorKind::Corrupt,
+        Code::Aborted => ErrorKind::Stale,
+        Code::DeadlineExceeded => ErrorKind::Timeout,
+        Code::Internal => ErrorKind::Internal,
+        // The server can't say it here as well as over gRPC, or it ends.
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::FailedPrecondition
+        | Code::Unimplemented
+        | Code::Unavailable
+        | Code::Unauthenticated => ErrorKind::Unavailable,
+    };
+    // The error's own text names the blob again.
+    let name = format!(" (blob {digest})");
+    let text = status.message.strip_suffix(&name);
+    let text = text.unwrap_or(&status.message);
+    let text = shown(text, tonic::Code::from_i32(status.code as i32));
+    let mut error = CasError::new(kind, text).with_digest(*digest);
+    if status.held > 0 {
+        error = error.with_held(status.held);
+    }
+    match kind {
+        ErrorKind::Unavailable => Failure::Road(error),
+        _ => Failure::Other(error),
+    }
+}
+
+/// The end of a session.
+pub(super) fn of_session(error: &SessionError) -> CasError {
+    let cause = shown(&error.to_string(), tonic::Code::Unavailable);
+    CasError::new(ErrorKind::Unavailable, format!("RDMA failed: {cause}"))
+}
+
+/// Why a session can't be set up.
+pub(super) fn of_setup(error: &SessionError) -> CasError {
+    let cause = shown(&error.to_string(), tonic::Code::Unavailable);
+    let kind = match error {
+        // These pass.
+        SessionError::Closed
+        | SessionError::ControlLost(_)
+        | SessionError::Timeout(_)
+        | SessionError::Limit(_) => ErrorKind::Unavailable,
+        SessionError::Peer(status) if status.code == Code::ResourceExhausted => {
+            ErrorKind::Unavailable
+        }
+        _ => ErrorKind::Unsupported,
+    };
+    CasError::new(kind, format!("there is no RDMA to this server: {cause}"))
+}
+
+/// Whether the end of a session while bytes moved speaks against the road. One that was
+/// closed, or on which nobody took anything for too long, may be set up again.
+pub(super) fn is_fault(error: &SessionError) -> bool {
+    !matches!(error, SessionError::Closed | SessionError::Timeout(_))
+}
