@@ -50,9 +50,13 @@ fn controls() -> (Control<ProbeClient>, Control<ProbeServer>) {
 fn serving(pair: &Pair, control: Control<ProbeServer>) -> JoinHandle<SessionError> {
     let fabric: Arc<dyn Fabric> = pair.far.clone();
     let budget = pair.far_budget.clone();
-    tokio::spawn(
-        async move { serve(fabric, control, &SessionOptions::default(), LIMIT, &budget).await },
-    )
+    tokio::spawn(async move {
+        let end = async {
+            tokio::time::sleep(LIMIT).await;
+            SessionError::Timeout("a probe has its time".to_owned())
+        };
+        serve(fabric, control, &SessionOptions::default(), &budget, end).await
+    })
 }
 
 async fn probe(

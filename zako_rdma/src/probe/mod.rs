@@ -34,8 +34,6 @@ pub use message::{ProbeClient, ProbeServer};
 pub use run::{ProbeOptions, ProbeReport, run};
 pub use serve::serve;
 
-use crate::session::SessionOptions;
-
 /// The longest message of a probe, in bytes: as long as the READs of a session.
 pub const SLOT_BYTES: usize = 256 << 10;
 /// Exchanges at once.
@@ -43,16 +41,3 @@ pub const SLOTS: u32 = 8;
 
 /// A message of one end is never far behind the other's.
 const UNREAD: usize = 2 * SLOTS as usize;
-
-/// How a probe is set up, where sessions are set up like this.
-fn setup_options(session: &SessionOptions) -> SessionOptions {
-    SessionOptions {
-        slot_bytes: SLOT_BYTES,
-        exposed_slots: SLOTS,
-        pull_slots: SLOTS,
-        // What is received and what is sent don't share slots.
-        lent_slots: SLOTS,
-        transfers: SLOTS,
-        ..session.clone()
-    }
-}

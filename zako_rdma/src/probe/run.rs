@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::measured::{Exchange, Measured, Road, percentile};
 use super::message::{Answer, Ask, ProbeClient, out_of_order};
-use super::{SLOT_BYTES, SLOTS, UNREAD, over_rdma, over_stream, pattern, setup_options};
+use super::{SLOT_BYTES, SLOTS, UNREAD, over_rdma, over_stream, pattern};
 use crate::fabric::Fabric;
 use crate::session::handshake::Setup;
 use crate::session::{Budget, Control, Hello, SessionError, SessionOptions};
@@ -77,7 +77,7 @@ pub async fn run(
     mut each: impl FnMut(&Measured) + Send,
 ) -> Result<ProbeReport, SessionError> {
     options.check()?;
-    let session = setup_options(&options.session);
+    let session = setup(&options.session);
     let mut setup = Setup::new(Arc::clone(&fabric), control, session, budget, UNREAD);
     let outcome = probe(&mut setup, options, &mut each).await;
     let last = outcome.as_ref().err().unwrap_or(&SessionError::Closed);
@@ -243,7 +243,25 @@ impl Default for ProbeOptions {
     }
 }
 
+/// How a probe is set up, where sessions are set up like this.
+pub(super) fn setup(session: &SessionOptions) -> SessionOptions {
+    SessionOptions {
+        slot_bytes: SLOT_BYTES,
+        exposed_slots: SLOTS,
+        pull_slots: SLOTS,
+        // What is received and what is sent don't share slots.
+        lent_slots: SLOTS,
+        transfers: SLOTS,
+        ..session.clone()
+    }
+}
+
 impl ProbeOptions {
+    /// A session that would pin as much memory as the probe.
+    pub fn like_session(&self) -> SessionOptions {
+        setup(&self.session)
+    }
+
     fn check(&self) -> Result<(), SessionError> {
         let size = |size: &u32| (1..=SLOT_BYTES).contains(&(*size as usize));
         match self.rounds > 0 && !self.sizes.is_empty() && self.sizes.iter().all(size) {

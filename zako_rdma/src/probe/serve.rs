@@ -3,13 +3,11 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::time::timeout;
 
 use super::message::{Answer, Ask, ProbeServer};
+use super::run::setup;
 use super::scratch::Scratch;
-use super::{SLOTS, UNREAD, setup_options};
+use super::{SLOTS, UNREAD};
 use crate::fabric::{Completion, Fabric, Work};
 use crate::memory::Slot;
 use crate::session::handshake::Setup;
@@ -19,20 +17,24 @@ use crate::session::{Budget, Control, SessionError, SessionOptions, Verdict};
 const RECEIVE: u64 = 1;
 const ECHO: u64 = 2;
 
-/// Serves one probe to its end, which comes within `limit` and the time that ending takes;
-/// why it ended. All that was taken for it is given back then.
+/// Serves one probe until the client ends it, or `end` says why it is to end; why it did.
+/// All that was taken for it is given back then. `end` must come, as a client may have none.
 pub async fn serve(
     fabric: Arc<dyn Fabric>,
     control: Control<ProbeServer>,
     options: &SessionOptions,
-    limit: Duration,
     budget: &Budget,
+    end: impl Future<Output = SessionError> + Send,
 ) -> SessionError {
-    let mut setup = Setup::new(fabric, control, setup_options(options), budget, UNREAD);
-    let error = match timeout(limit, answer(&mut setup)).await {
-        Ok(Err(error)) => error,
-        Ok(Ok(never)) => match never {},
-        Err(_) => SessionError::Timeout(format!("a probe ends after {limit:?}")),
+    let options = setup(options);
+    let mut setup = Setup::new(fabric, control, options, budget, UNREAD);
+    let error = tokio::select! {
+        biased;
+        error = end => error,
+        answered = answer(&mut setup) => match answered {
+            Err(error) => error,
+            Ok(never) => match never {},
+        },
     };
     setup.end(&error).await;
     error
