@@ -121,6 +121,12 @@ const GOALS: &Goals = &[
         "blobs/s",
         Goal::AtLeast(200e3),
     ),
+    (
+        small::TITLE,
+        small::STEPPED,
+        "blobs/s",
+        Goal::AtLeast(200e3),
+    ),
     (small::TITLE, "get, 64 clients", "p99 ms", Goal::AtMost(5.0)),
     (
         million::ASKING,

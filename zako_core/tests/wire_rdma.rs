@@ -45,10 +45,14 @@ impl Fixture {
     }
 
     async fn trusting(network: &str, options: ServerOptions) -> Self {
+        Self::with(network, options, small()).await
+    }
+
+    async fn with(network: &str, options: ServerOptions, session: SessionOptions) -> Self {
         let soft = SoftNetwork::new(1, Faults::default());
         let mut rdma = RdmaOptions::new(soft.fabric(), vec![network.parse().unwrap()]);
         rdma.limits.sessions = 2;
-        rdma.session = small();
+        rdma.session = session;
         Self {
             server: Running::with_rdma(Arc::new(MapCas::default()), options, rdma).await,
             network: soft,
@@ -388,6 +392,53 @@ async fn sessions_are_capped_and_what_is_left_is_freed() {
     })
     .await;
     fixture.session(0).await;
+}
+
+#[tokio::test]
+async fn a_session_that_rests_for_too_long_is_closed() {
+    let session = SessionOptions {
+        idle_timeout: Some(Duration::from_millis(200)),
+        read_timeout: Duration::from_millis(200),
+        ..small()
+    };
+    let fixture = Fixture::with("127.0.0.1", ServerOptions::default(), session).await;
+    let session = fixture.session(0).await;
+    let data = pattern(100_000);
+    put(&session, &hash::bytes(&data), &data).await.unwrap();
+    session.ended().await;
+    fixture.freed().await;
+    let standard = RdmaOptions::new(fixture.network.fabric(), Vec::new());
+    assert!(standard.session.idle_timeout.is_some());
+}
+
+#[tokio::test]
+async fn a_download_that_nobody_takes_is_given_up_and_its_session_goes_on() {
+    let mut options = ServerOptions::default();
+    options.download_idle_timeout = Duration::from_secs(1);
+    let fixture = Fixture::trusting("127.0.0.1", options).await;
+    let data = pattern(4 << 20);
+    let digest = hash::bytes(&data);
+    fixture.server.cas.put(&digest, data.clone()).await.unwrap();
+    let session = fixture.session(0).await;
+    let mut pull = session.get(&digest, 0..digest.size()).await.unwrap();
+    // What is pulled is kept, so that no slot gets free.
+    let mut kept = Vec::new();
+    let error = loop {
+        match tokio::time::timeout(Duration::from_secs(30), pull.next())
+            .await
+            .unwrap()
+        {
+            Some(Ok(piece)) => {
+                kept.push(piece);
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            Some(Err(error)) => break error,
+            None => panic!("it came whole"),
+        }
+    };
+    assert_eq!(code(&error), session::Code::DeadlineExceeded);
+    drop(kept);
+    assert!(get(&session, &digest).await.unwrap() == data);
 }
 
 #[tokio::test]

@@ -168,6 +168,8 @@ impl Download {
         let hasher = self.hasher.as_ref();
         let right = hasher.is_none_or(|hasher| hasher.finish() == self.digest);
         self.counter().ended();
+        let rdma = matches!(self.source, Some(Source::Rdma(_)));
+        tracing::trace!(digest = %self.digest, range = ?self.range, rdma, "a download ended");
         if let (Some(Source::Rdma(pulling)), Some(road)) = (self.source.take(), &self.client.0.rdma)
         {
             pulling.end(road, right);

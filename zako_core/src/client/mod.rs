@@ -141,7 +141,7 @@ impl Client {
             TransportChoice::Auto => (None, Acceptable::Grpc),
         };
         let strict = acceptable == Acceptable::Rdma;
-        let rdma = fabric.map(|fabric| Road::new(fabric, options.rdma.clone(), strict));
+        let rdma = fabric.map(|fabric| Road::new(fabric, &options, strict));
         let pool = Pool::new(url.clone(), options.clone(), acceptable);
         drop(pool.lane(Load::Light).await?);
         let gathering = Gathering::new();

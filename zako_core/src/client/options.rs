@@ -60,6 +60,9 @@ pub struct ClientOptions {
     /// The smallest blob, or part of one, that moves over RDMA where that is to be had
     /// (64 KiB); the setting up of a transfer outweighs what smaller ones save.
     pub rdma_from_bytes: u64,
+    /// For how long RDMA is not tried after it failed (1 s); twice as long after each
+    /// further failure, up to a minute.
+    pub rdma_hold_off: Duration,
     /// How the session over RDMA behaves. Each slot is memory that is pinned while it is
     /// open: 24 MiB with the defaults. It is closed after a minute without use.
     pub rdma: SessionOptions,
@@ -100,6 +103,7 @@ impl Default for ClientOptions {
             batch_bytes: 2 << 20,
             small_blob_bytes: 256 << 10,
             rdma_from_bytes: 64 << 10,
+            rdma_hold_off: Duration::from_secs(1),
             rdma: SessionOptions {
                 idle_timeout: Some(Duration::from_secs(60)),
                 ..SessionOptions::default()

@@ -26,7 +26,8 @@ pub(super) struct Pool {
     /// once would open one.
     opening: tokio::sync::Mutex<Growth>,
     recommended: AtomicUsize,
-    /// The server chose RDMA for what is large, when it was last asked.
+    /// The server chose RDMA for what is large, on one of the connections that there are or
+    /// were last.
     rdma: AtomicBool,
     unusable: Unusable,
 }
@@ -67,7 +68,7 @@ impl Pool {
         self.recommended.load(Ordering::Relaxed)
     }
 
-    /// Whether the server chose RDMA for what is large, when it was last asked.
+    /// Whether the server chose RDMA for what is large.
     pub(super) fn has_rdma(&self) -> bool {
         self.rdma.load(Ordering::Relaxed)
     }
@@ -192,7 +193,10 @@ impl Pool {
             Ok(session) => {
                 let recommended = session.recommended();
                 self.recommended.store(recommended, Ordering::Relaxed);
-                self.rdma.store(session.has_rdma(), Ordering::Relaxed);
+                // A server that has no room for another session has it for the one there is.
+                let has_rdma = sessions(&self.live()).any(|(session, _)| session.has_rdma());
+                self.rdma
+                    .store(has_rdma || session.has_rdma(), Ordering::Relaxed);
                 Ok(())
             }
             Err(error) => {

@@ -30,7 +30,11 @@ pub struct Running {
 
 impl Running {
     pub async fn start(cas: Arc<dyn Cas>, addr: &ListenAddr, options: ServerOptions) -> Self {
-        let server = Server::new(cas, options).bind(addr).await.unwrap();
+        Self::run(Server::new(cas, options), addr).await
+    }
+
+    pub async fn run(server: Server, addr: &ListenAddr) -> Self {
+        let server = server.bind(addr).await.unwrap();
         let url = match server.local_addr() {
             ListenAddr::Tcp(addr) => ServerUrl::from(*addr),
             ListenAddr::Unix(path) => ServerUrl::unix(path),

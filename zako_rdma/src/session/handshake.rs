@@ -78,7 +78,7 @@ impl<R: Role> Setup<R> {
             Some(offer) => offer,
             None => self.hello().await?,
         };
-        self.card()?.endpoint.connect(&peer.address)?;
+        self.connect(&peer).await?;
         self.lifecycle.connected()?;
         self.wire.send(Message::Ready(nonce))?;
         let peer_nonce = match self.next("Ready").await? {
@@ -88,6 +88,21 @@ impl<R: Role> Setup<R> {
         self.lifecycle.peer_ready()?;
         self.check(&peer, &peer_nonce).await?;
         Ok(peer)
+    }
+
+    /// Connects the queue pair. The kernel may look for the way to the peer meanwhile, for
+    /// seconds.
+    async fn connect(&mut self, peer: &Hello) -> Result<(), SessionError> {
+        let (mut card, address) = (self.card.take().ok_or_else(no_card)?, peer.address);
+        let connected = tokio::task::spawn_blocking(move || {
+            let connected = card.endpoint.connect(&address);
+            (card, connected)
+        });
+        let (card, connected) = connected
+            .await
+            .map_err(|error| SessionError::Internal(error.to_string()))?;
+        self.card = Some(card);
+        Ok(connected?)
     }
 
     /// Ends it, whatever there is of it.

@@ -5,14 +5,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// For how long RDMA is not tried after the first failure; twice as long after each further
-/// one that no success came before.
-const FIRST: Duration = Duration::from_secs(1);
+/// The longest time for which RDMA is not tried.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Holds RDMA off for a while after it failed.
-#[derive(Debug, Default)]
-pub(super) struct Breaker(Mutex<State>);
+/// Holds RDMA off for a while after it failed, twice as long after each further failure
+/// that no success came before.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    first: Duration,
+    state: Mutex<State>,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -25,9 +27,17 @@ struct State {
 }
 
 impl Breaker {
+    /// One that holds it off for `first` at first.
+    pub(super) fn new(first: Duration) -> Self {
+        Self {
+            first,
+            state: Mutex::default(),
+        }
+    }
+
     /// Why RDMA should not be tried now, and for how long.
     pub(super) fn held_off(&self) -> Option<(String, Duration)> {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let (until, reason) = state.held_off.as_ref()?;
         let left = until.saturating_duration_since(Instant::now());
         (!left.is_zero()).then(|| (reason.clone(), left))
@@ -35,13 +45,13 @@ impl Breaker {
 
     /// A session failed; sessions are numbered from 1 on.
     pub(super) fn failed(&self, session: u64, reason: &str) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if session <= state.failed {
             return;
         }
         state.failed = session;
         let doubled = 1u32.checked_shl(state.failures).unwrap_or(u32::MAX);
-        let pause = FIRST.saturating_mul(doubled).min(LONGEST);
+        let pause = self.first.saturating_mul(doubled).min(LONGEST);
         state.failures = state.failures.saturating_add(1);
         tracing::warn!(
             reason,
@@ -54,7 +64,7 @@ impl Breaker {
     /// A transfer of a session went well to its end. Setting a session up proves less: its
     /// check moves a few bytes only.
     pub(super) fn succeeded(&self, session: u64) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         if session > state.failed {
             state.failures = 0;
             state.held_off = None;
@@ -75,7 +85,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_doubles_up_to_a_minute_and_begins_anew_after_a_success() {
-        let breaker = Breaker::default();
+        let breaker = Breaker::new(Duration::from_secs(1));
         assert!(breaker.held_off().is_none());
         let mut session = 0;
         for expected in [1, 2, 4, 8, 16, 32, 60, 60] {
@@ -93,7 +103,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_failure_of_many_transfers_counts_once() {
-        let breaker = Breaker::default();
+        let breaker = Breaker::new(Duration::from_secs(1));
         for _ in 0..10 {
             breaker.failed(1, "first");
         }

@@ -60,12 +60,12 @@ struct NotOpened {
 impl Road {
     pub(in crate::client) fn new(
         fabric: Arc<dyn Fabric>,
-        session: SessionOptions,
+        options: &ClientOptions,
         strict: bool,
     ) -> Self {
         Self {
             fabric,
-            session,
+            session: options.rdma.clone(),
             // What the options say is the bound; an old session may be ending beside.
             budget: Budget::new(BudgetLimits {
                 bytes: u64::MAX,
@@ -73,7 +73,7 @@ impl Road {
                 ..BudgetLimits::default()
             }),
             strict,
-            breaker: Breaker::default(),
+            breaker: Breaker::new(options.rdma_hold_off),
             current: Mutex::new(None),
             opening: tokio::sync::Mutex::new(()),
             last: AtomicU64::new(0),
@@ -135,8 +135,9 @@ impl Road {
                     let session = number;
                     return Ok(Begun { transfer, session });
                 }
-                // It ended while nothing moved on it: a new one shows whether RDMA works.
-                Err(TransferError::Session(_)) if !fresh && again => {
+                Err(TransferError::Session(cause))
+                    if !fresh && again && status::is_quiet(&cause) =>
+                {
                     again = false;
                     self.forget(number);
                 }

@@ -89,5 +89,15 @@ pub(super) fn of_setup(error: &SessionError) -> CasError {
 /// Whether the end of a session while bytes moved speaks against the road. One that was
 /// closed, or on which nobody took anything for too long, may be set up again.
 pub(super) fn is_fault(error: &SessionError) -> bool {
-    !matches!(error, SessionError::Closed | SessionError::Timeout(_))
+    match error {
+        SessionError::Closed | SessionError::Timeout(_) => false,
+        SessionError::Peer(status) => status.code != Code::DeadlineExceeded,
+        _ => true,
+    }
+}
+
+/// Whether a session may end so while nothing moves on it, and another one may do: it was
+/// idle, or its connection broke.
+pub(super) fn is_quiet(error: &SessionError) -> bool {
+    !is_fault(error) || matches!(error, SessionError::ControlLost(_))
 }

@@ -198,7 +198,7 @@ impl BlobWriter for Upload {
             let text = format!("{given} of {size} bytes were given");
             let error = self.error(ErrorKind::Mismatch, text);
             if matches!(self.state, State::Sending) {
-                self.drop_held().await?;
+                let _ = self.drop_held().await;
             }
             return Err(error);
         }

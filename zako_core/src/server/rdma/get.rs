@@ -32,11 +32,13 @@ pub(super) async fn serve(shared: Arc<Shared>, request: GetRequest) {
     };
     let mut expose = request.accept();
     match send(&shared, blob, &mut expose).await {
-        Ok(()) => {
-            if let Err(error) = expose.finish().await {
+        Ok(()) => match timeout(shared.options.download_idle_timeout, expose.finish()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
                 tracing::debug!(%digest, %error, "a download over RDMA was not taken");
             }
-        }
+            Err(_) => tracing::debug!(%digest, "a download over RDMA was never taken"),
+        },
         Err(End::Here(status)) => {
             tracing::debug!(%digest, %status, "a download over RDMA broke off");
             expose.fail(told(&status));
@@ -83,8 +85,16 @@ async fn send(shared: &Shared, mut blob: Blob, expose: &mut Expose) -> Result<()
             .checked_sub(length as u64)
             .ok_or_else(|| End::Here(wrong_length(&blob)))?;
         shared.gate.service_time().record(length, began.elapsed());
-        let sent = timeout(idle, expose.send(&step)).await.map_err(late)?;
-        sent.map_err(End::There)?;
+        // A step may be longer than what the client has to take in time.
+        let mut rest = &step[..];
+        while !rest.is_empty() {
+            let room = timeout(idle, expose.room()).await.map_err(late)?;
+            let room = room.map_err(End::There)?;
+            let (now, later) = rest.split_at(room.len().min(rest.len()));
+            room[..now.len()].copy_from_slice(now);
+            expose.filled(now.len()).map_err(End::There)?;
+            rest = later;
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod rights;
 mod service;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use network::{Network, ParseNetworkError};
 use parking_lot::Mutex;
@@ -21,6 +22,9 @@ use zako_rdma::session::{Budget, BudgetLimits, BudgetUsed, SessionOptions};
 
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::negotiate::{Peer, PeerAddr};
+
+/// A session on which nothing moves for so long pins memory for nothing.
+const IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// How a server offers RDMA.
 #[non_exhaustive]
@@ -53,7 +57,10 @@ impl RdmaOptions {
         Self {
             fabric,
             trusted,
-            session: SessionOptions::default(),
+            session: SessionOptions {
+                idle_timeout: Some(IDLE),
+                ..SessionOptions::default()
+            },
             limits: BudgetLimits::default(),
         }
     }

@@ -215,6 +215,8 @@ impl<'a, R: Role> Driver<'a, R> {
     async fn turn(&mut self, completions: &mut Vec<Completion>) -> Result<(), SessionError> {
         self.post_reads()?;
         if self.take_completions(completions)? {
+            // Many tiny grants must not keep other tasks from running.
+            tokio::task::coop::consume_budget().await;
             return Ok(());
         }
         match self.event().await? {
