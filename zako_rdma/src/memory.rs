@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,6 +50,27 @@ pub enum Pages {
     /// A file in memory (tmpfs), which counts as shared memory and can be swapped as
     /// long as it isn't registered.
     Tmpfs,
+}
+
+impl fmt::Display for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Huge => "huge",
+            Self::Tmpfs => "tmpfs",
+        })
+    }
+}
+
+impl FromStr for Pages {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Plain, Self::Huge, Self::Tmpfs]
+            .into_iter()
+            .find(|pages| pages.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is no kind of pages: write plain, huge or tmpfs"))
+    }
 }
 
 /// A slot of a slab: its one owner. Goes back to the slab when dropped.

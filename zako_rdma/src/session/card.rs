@@ -47,8 +47,9 @@ impl Card {
         let reservation = budget.reserve(options.pinned_bytes())?;
 
         let mut endpoint = fabric.endpoint(&options.endpoint)?;
-        let exposed = Slab::new(options.all_exposed(), options.slot_bytes)?;
-        let local = Slab::new(options.all_local(), options.slot_bytes)?;
+        let slab = |slots| Slab::with_pages(slots, options.slot_bytes, options.pages);
+        let exposed = slab(options.all_exposed())?;
+        let local = slab(options.all_local())?;
         let Some(mut nonce_slot) = exposed.take().filter(|slot| slot.offset() == 0) else {
             return Err(SessionError::Internal(
                 "a new slab has no first slot".to_owned(),
