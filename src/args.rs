@@ -36,7 +36,8 @@ pub(crate) struct GlobalArgs {
     pub(crate) config: Option<PathBuf>,
 
     /// What to log to stderr: error, warn, info, debug, trace, or a filter like
-    /// zako_core=debug [env: ZAKO_LOG] [default: info for serve, else error]
+    /// zako_core=debug [env: ZAKO_LOG] [default: info for serve, warn for put and
+    /// get, else error]
     #[arg(long, global = true, value_name = "FILTER", help_heading = "Global")]
     pub(crate) log: Option<String>,
 }

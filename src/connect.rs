@@ -5,29 +5,99 @@ use zako_core::transfer::TransferOptions;
 use zako_core::tree::TreeOptions;
 
 use crate::config::{ClientConfig, ClientKeys, Layers, TransportChoice};
-use crate::failure::Failure;
+use crate::fabric::{self, OpenPort, Unavailable};
+use crate::failure::{Exit, Failure};
 
-/// Connects to the server that flags, variables and file name.
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Questions and answers, which always go by gRPC.
+    Control,
+    /// The bytes of blobs too.
+    Blobs,
+}
+
+/// Connects to the server that flags, variables and file name, to ask it something.
 ///
 /// # Errors
-/// The configuration is wrong, or nothing answers there.
+/// The configuration is wrong, RDMA is asked for and can't be had, or nothing answers there.
 pub(crate) async fn connect(keys: ClientKeys, layers: &Layers<'_>) -> Result<Client, Failure> {
+    let config = ClientConfig::resolve(keys, layers)?;
+    reach(&config, Purpose::Control).await
+}
+
+/// Connects to the server that flags, variables and file name, to move blobs: over RDMA
+/// where it can be had and may be used.
+///
+/// # Errors
+/// As [`connect`].
+pub(crate) async fn connect_for_blobs(
+    keys: ClientKeys,
+    layers: &Layers<'_>,
+) -> Result<Client, Failure> {
     let config = ClientConfig::resolve(keys, layers)?;
     connect_to(&config).await
 }
 
-/// Connects to the server of a resolved configuration.
+/// Connects to the server of a resolved configuration, to move blobs.
 ///
 /// # Errors
-/// The transport is not built in, or nothing answers there.
+/// RDMA is asked for and can't be had, or nothing answers there.
 pub(crate) async fn connect_to(config: &ClientConfig) -> Result<Client, Failure> {
-    config.transport.value.check()?;
+    reach(config, Purpose::Blobs).await
+}
+
+async fn reach(config: &ClientConfig, purpose: Purpose) -> Result<Client, Failure> {
+    let url = &config.server.value;
     let mut options = ClientOptions::default();
     options.transport = match config.transport.value {
         TransportChoice::Grpc => Road::Grpc,
-        TransportChoice::Auto | TransportChoice::Rdma => Road::Auto,
+        TransportChoice::Auto => Road::Auto,
+        TransportChoice::Rdma => Road::Rdma,
     };
-    Ok(Client::connect(&config.server.value, options).await?)
+    let client = match port(config, &options, purpose)? {
+        Some(port) => Client::connect_over(url, options, port.fabric).await,
+        None => Client::connect(url, options).await,
+    };
+    client.map_err(|error| {
+        let failure = Failure::from(error);
+        match config.transport.value {
+            TransportChoice::Rdma if failure.exit() == Exit::Unsupported => {
+                failure.advise("With --transport auto, what RDMA can't be had for goes by gRPC.")
+            }
+            _ => failure,
+        }
+    })
+}
+
+/// The port for RDMA, if it may be used and there is one.
+///
+/// # Errors
+/// There is none, and nothing else will do.
+fn port(
+    config: &ClientConfig,
+    options: &ClientOptions,
+    purpose: Purpose,
+) -> Result<Option<OpenPort>, Failure> {
+    let device = &config.rdma_device.value;
+    match config.transport.value {
+        TransportChoice::Grpc => Ok(None),
+        TransportChoice::Rdma => Ok(Some(fabric::open(device, &options.rdma)?)),
+        TransportChoice::Auto if purpose == Purpose::Control => Ok(None),
+        TransportChoice::Auto => match fabric::open(device, &options.rdma) {
+            Ok(port) => Ok(Some(port)),
+            Err(Unavailable::NotBuiltIn) => Ok(None),
+            // A device by name is a wish; that a machine has none is nothing to tell.
+            Err(why) if device.is_explicit() => {
+                tracing::warn!("{why}");
+                Ok(None)
+            }
+            Err(why) => {
+                tracing::info!("{why}");
+                Ok(None)
+            }
+        },
+    }
 }
 
 /// How to move blobs to and from this server.

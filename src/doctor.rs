@@ -1,6 +1,7 @@
 //! `zako doctor`: what is configured, reachable and limited.
 
 mod machine;
+mod rdma;
 mod server;
 mod store;
 
@@ -80,6 +81,7 @@ pub(crate) async fn run(
         .into_iter()
         .chain(store::checks(&server))
         .chain(machine::limits())
+        .chain(rdma::checks(&client, &server))
     {
         tell(check)?;
     }
@@ -128,6 +130,7 @@ fn settings(client: &ClientConfig, server: &ServerConfig) -> Vec<Configured> {
     vec![
         shown(&client.server),
         shown(&client.transport),
+        shown(&client.rdma_device),
         shown(&server.listen),
         shown(&server.data),
         shown(&server.max_size),
@@ -142,6 +145,10 @@ fn settings(client: &ClientConfig, server: &ServerConfig) -> Vec<Configured> {
         shown(&server.session_idle),
         shown(&server.upload_idle_timeout),
         shown(&server.drain_timeout),
+        shown(&server.rdma),
+        shown(&server.rdma_trust),
+        shown(&server.rdma_memory),
+        shown(&server.rdma_sessions),
     ]
 }
 

@@ -38,7 +38,7 @@ Exit codes:
   5    the server can't be reached, went away or took too long
   6    no space: disk, quota or a limit of the server
   7    the store is in use by another process
-  8    not built in, or not offered by the server
+  8    not built in, not to be had on this machine, or not offered by the server
   9    the server refuses: token or permission
   130  interrupted by SIGINT or SIGTERM
   141  whatever read the output has closed it

@@ -13,21 +13,24 @@ use futures::StreamExt;
 use serde::Serialize;
 use tempfile::NamedTempFile;
 use zako_core::cas::{Blob, Cas, CasError, ErrorKind};
+use zako_core::client::Client;
 use zako_core::tree::{TreeOptions, is_tree, restore_tree};
 use zako_core::{BlobRange, Digest};
 
 use crate::config::{ClientKeys, Layers};
-use crate::connect::{connect, tree_options};
+use crate::connect::{connect_for_blobs, tree_options};
 use crate::failure::Failure;
 use crate::hash::is_stdin as is_stdout;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::quantity::{bytes, plural, rate, took};
+use crate::roads::{Moved, Road};
 
 /// Get a blob, or restore a tree
 ///
 /// Every byte of a whole blob is checked against the digest. A file or folder
-/// appears under its name only when it is complete.
+/// appears under its name only when it is complete. With --json the object has the
+/// road that the bytes took, "transport": rdma, grpc or rdma+grpc.
 #[derive(Args, Debug)]
 pub(crate) struct GetArgs {
     /// The digest, as `zako put` prints it
@@ -61,6 +64,8 @@ struct Got<'a> {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     files: Option<u64>,
+    #[serde(flatten)]
+    road: Road,
 }
 
 /// Where the bytes of a blob go.
@@ -83,9 +88,10 @@ pub(crate) async fn run(
     layers: &Layers<'_>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let client = connect(args.client, layers).await?;
+    let client = connect_for_blobs(args.client, layers).await?;
     let options = tree_options(&client);
-    let cas: Arc<dyn Cas> = Arc::new(client);
+    let cas: Arc<dyn Cas> = Arc::new(client.clone());
+    let (begun, start) = (client.roads(), Instant::now());
     let path = args.output.as_deref().filter(|path| !is_stdout(path));
     let range = args.range.unwrap_or(BlobRange::FULL);
     let mut blob = cas.fetch(&args.digest, range).await?;
@@ -98,7 +104,7 @@ pub(crate) async fn run(
             return Err(Failure::usage(format!("{} is a tree", args.digest))
                 .advise("Restore it with -o PATH, or write the blob itself with --raw."));
         };
-        return restore(&cas, args.digest, path, &options, output).await;
+        return restore(&client, args.digest, path, &options, output).await;
     }
 
     let mut sink = Sink::open(path)?;
@@ -112,12 +118,25 @@ pub(crate) async fn run(
     bar.finish();
     let written = outcome?;
     sink.finish()?;
+    let moved = Moved::since(&client, &begun);
+    if path.is_some() {
+        Bar::note(
+            output,
+            format_args!(
+                "{} in {}, {}{moved}",
+                bytes(written),
+                took(start.elapsed()),
+                rate(written, start.elapsed()),
+            ),
+        );
+    }
     match path {
         Some(path) => output.record(&Got {
             digest: args.digest.to_string(),
             path: &path.to_string_lossy(),
             bytes: written,
             files: None,
+            road: moved.road(),
         }),
         None => Ok(()),
     }
@@ -137,15 +156,16 @@ async fn beginning(blob: &mut Blob) -> Result<Option<Bytes>, CasError> {
 }
 
 async fn restore(
-    cas: &Arc<dyn Cas>,
+    client: &Client,
     digest: Digest,
     path: &Path,
     options: &TreeOptions,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let bar = Bar::bytes("restoring", output);
-    let start = Instant::now();
-    let outcome = restore_tree(cas, digest, path, options, &bar).await;
+    let (begun, start) = (client.roads(), Instant::now());
+    let cas: Arc<dyn Cas> = Arc::new(client.clone());
+    let outcome = restore_tree(&cas, digest, path, options, &bar).await;
     bar.finish();
     let report = outcome.map_err(|error| {
         let is_refusal = error.kind() == ErrorKind::InvalidArgument;
@@ -158,10 +178,11 @@ async fn restore(
             failure
         }
     })?;
+    let moved = Moved::since(client, &begun);
     Bar::note(
         output,
         format_args!(
-            "{}, {}, {} in {}, {}",
+            "{}, {}, {} in {}, {}{moved}",
             plural(report.files, "file"),
             plural(report.folders, "folder"),
             bytes(report.file_bytes),
@@ -174,6 +195,7 @@ async fn restore(
         path: &path.to_string_lossy(),
         bytes: report.file_bytes,
         files: Some(report.files),
+        road: moved.road(),
     })
 }
 

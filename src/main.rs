@@ -24,6 +24,7 @@ mod put;
 mod quantity;
 mod rdma;
 mod rm;
+mod roads;
 mod serve;
 mod spool;
 mod stat;
@@ -68,7 +69,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     }
     let default_log = match cli.verb {
         Verb::Serve(_) => "info",
-        Verb::Put(_) => "warn",
+        Verb::Put(_) | Verb::Get(_) => "warn",
         _ => "error",
     };
     start_log(&cli.global, default_log)?;

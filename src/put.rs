@@ -1,6 +1,7 @@
 //! `zako put`: files, folders, trees and stdin into the server.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -8,26 +9,29 @@ use std::time::Instant;
 use clap::Args;
 use futures::future::ready;
 use futures::{Stream, StreamExt, stream};
+use serde::Serialize;
 use zako_core::Digest;
 use zako_core::cas::{Cas, CasError, ErrorKind, Lease};
 use zako_core::transfer::{Source, TransferOptions, Upload, UploadReport, hash_files, upload};
 use zako_core::tree::{TreeOptions, put_tree};
 
 use crate::config::{ClientKeys, Layers};
-use crate::connect::{connect, tree_options};
+use crate::connect::{connect_for_blobs, tree_options};
 use crate::digests::Named;
 use crate::failure::{Exit, Failure, Failures};
 use crate::hash::{STDIN, is_stdin};
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::quantity::{bytes, count, plural, rate, took};
+use crate::roads::{Moved, Road};
 use crate::spool::{self, Spooled};
 use crate::walk::{Found, walk};
 
 /// Put files, folders or stdin into the server
 ///
 /// Prints the digest and the path of every file. What the server has already is
-/// not sent. A file that can't be read, or changes meanwhile, is reported and the
+/// not sent. With --json each object has the road that what was put with it took,
+/// "transport": rdma, grpc or rdma+grpc; it is absent if nothing had to be sent. A file that can't be read, or changes meanwhile, is reported and the
 /// rest is stored.
 #[derive(Args, Debug)]
 pub(crate) struct PutArgs {
@@ -42,6 +46,16 @@ pub(crate) struct PutArgs {
 
     #[command(flatten)]
     client: ClientKeys,
+}
+
+/// A path that is stored.
+#[derive(Serialize)]
+struct Stored<'a> {
+    #[serde(flatten)]
+    named: Named<'a>,
+    /// That of the upload it was part of.
+    #[serde(flatten)]
+    road: Road,
 }
 
 /// The files of one upload, and what became of them.
@@ -64,15 +78,17 @@ pub(crate) async fn run(
     layers: &Layers<'_>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let client = connect(args.client, layers).await?;
+    let client = connect_for_blobs(args.client, layers).await?;
     let options = tree_options(&client);
-    let cas: Arc<dyn Cas> = Arc::new(client);
+    let cas: Arc<dyn Cas> = Arc::new(client.clone());
+    let begun = client.roads();
     let start = Instant::now();
     let mut total = UploadReport::default();
     let mut failures = Failures::new(output.json());
     // Runs of real paths are walked and stored together.
     for paths in args.paths.chunk_by(|a, b| !is_stdin(a) && !is_stdin(b)) {
         let bar = Bar::bytes("putting", output);
+        let before = client.roads();
         let outcome = match paths {
             [path] if is_stdin(path) => put_stdin(&cas, &options.transfer, &bar).await,
             paths if args.tree => put_trees(&cas, paths, &options, &bar).await,
@@ -87,8 +103,12 @@ pub(crate) async fn run(
             };
             (batch, UploadReport::default())
         });
+        let road = Moved::since(&client, &before).road();
         for (digest, path) in &batch.stored {
-            output.record(&Named::new(digest, path))?;
+            output.record(&Stored {
+                named: Named::new(digest, path),
+                road: road.clone(),
+            })?;
         }
         for failure in batch.failures {
             failures.add(failure);
@@ -103,16 +123,23 @@ pub(crate) async fn run(
     Bar::note(
         output,
         format_args!(
-            "{}, {}: sent {}, {} in {}, {}",
+            "{}, {}: sent {}, {} in {}, {}{}",
             plural(total.blobs, "blob"),
             bytes(total.bytes),
             count(total.sent_blobs),
             bytes(total.sent_bytes),
             took(start.elapsed()),
             rate(total.bytes, start.elapsed()),
+            Moved::since(&client, &begun),
         ),
     );
     failures.into_result()
+}
+
+impl fmt::Display for Stored<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.named.fmt(f)
+    }
 }
 
 async fn put_stdin(

@@ -1,5 +1,7 @@
 //! `zako serve`: a store behind a server.
 
+mod rdma;
+
 use std::fmt;
 use std::io;
 use std::sync::Arc;
@@ -15,11 +17,13 @@ use crate::config::{Layers, MaintenanceChoice, ServerConfig, ServerKeys};
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use rdma::Offer;
 
 /// Serve a store
 ///
 /// When it is ready, the first line on stdout is `zako: ready grpc=ADDR:PORT`
-/// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}). SIGTERM or
+/// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}), with
+/// ` rdma=DEVICE:PORT:GID_INDEX` behind it if RDMA is offered. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once.
 #[derive(Args, Debug)]
@@ -32,6 +36,8 @@ pub(crate) struct ServeArgs {
 struct Ready {
     event: &'static str,
     grpc: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rdma: Option<String>,
 }
 
 pub(crate) async fn run(
@@ -40,34 +46,39 @@ pub(crate) async fn run(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let config = ServerConfig::resolve(args.server, layers)?;
+    let offer = rdma::offer(&config)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
     let store = open_store(&config).await?;
-    let outcome = serve(&config, &store, &mut signals, output).await;
+    let outcome = serve(&config, offer, &store, &mut signals, output).await;
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
 
 async fn serve(
     config: &ServerConfig,
+    offer: Option<Offer>,
     store: &LocalStore,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let listen = &config.listen.value;
-    let server = Server::new(Arc::new(store.clone()), server_options(config))
-        .with_maintenance(Arc::new(store.clone()))
-        .bind(listen)
-        .await
-        .map_err(|error| {
-            Failure::from(error)
-                .context(format!("listening on {listen}"))
-                .advise("Is another server there? Take another --listen; port 0 takes a free one.")
-        })?;
+    let mut server = Server::new(Arc::new(store.clone()), server_options(config))
+        .with_maintenance(Arc::new(store.clone()));
+    let rdma = offer.as_ref().map(|offer| offer.place.to_string());
+    if let Some(offer) = offer {
+        server = server.with_rdma(offer.options);
+    }
+    let server = server.bind(listen).await.map_err(|error| {
+        Failure::from(error)
+            .context(format!("listening on {listen}"))
+            .advise("Is another server there? Take another --listen; port 0 takes a free one.")
+    })?;
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
+        rdma,
     };
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
     match output.record(&ready).and_then(|()| output.flush()) {
@@ -160,6 +171,10 @@ impl Signals {
 
 impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "zako: ready grpc={}", self.grpc)
+        write!(f, "zako: ready grpc={}", self.grpc)?;
+        match &self.rdma {
+            Some(rdma) => write!(f, " rdma={rdma}"),
+            None => Ok(()),
+        }
     }
 }

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use zako_core::client::ServerUrl;
 
 use super::layers::from_text;
-use super::{Layers, Setting};
-use crate::failure::{Exit, Failure};
+use super::{DeviceChoice, Layers, Setting};
+use crate::failure::Failure;
 
 /// The client's keys: flags, and the table `[client]` of `zako.toml`.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -21,11 +21,17 @@ pub(crate) struct ClientKeys {
     #[serde(deserialize_with = "from_text")]
     pub(crate) server: Option<ServerUrl>,
 
-    /// How bytes travel: auto or grpc (rdma is not built into this version)
-    /// [env: ZAKO_TRANSPORT] [default: auto]
+    /// How bytes travel: auto (RDMA where both ends have it, else gRPC), grpc, or rdma
+    /// (fail where it can't be had) [env: ZAKO_TRANSPORT] [default: auto]
     #[arg(long, value_name = "NAME", help_heading = "Server")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) transport: Option<TransportChoice>,
+
+    /// This machine's RDMA device: auto (the best one), or DEVICE[:PORT[:GID_INDEX]] as
+    /// `zako rdma devices` lists them [env: ZAKO_RDMA_DEVICE] [default: auto]
+    #[arg(long, value_name = "DEVICE", help_heading = "Server")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) rdma_device: Option<DeviceChoice>,
 }
 
 /// How bytes travel.
@@ -41,10 +47,11 @@ pub(crate) enum TransportChoice {
 pub(crate) struct ClientConfig {
     pub(crate) server: Setting<ServerUrl>,
     pub(crate) transport: Setting<TransportChoice>,
+    pub(crate) rdma_device: Setting<DeviceChoice>,
 }
 
 impl ClientConfig {
-    pub(super) const KEYS: &[&str] = &["server", "transport"];
+    pub(super) const KEYS: &[&str] = &["server", "transport", "rdma-device"];
 
     /// # Errors
     /// A variable's value can't be read.
@@ -58,22 +65,13 @@ impl ClientConfig {
                 file.transport,
                 TransportChoice::Auto,
             )?,
+            rdma_device: layers.pick(
+                "rdma-device",
+                flags.rdma_device,
+                file.rdma_device,
+                DeviceChoice::default(),
+            )?,
         })
-    }
-}
-
-impl TransportChoice {
-    /// # Errors
-    /// This build can't do it.
-    pub(crate) fn check(self) -> Result<(), Failure> {
-        match self {
-            Self::Auto | Self::Grpc => Ok(()),
-            Self::Rdma => Err(Failure::new(
-                Exit::Unsupported,
-                "the transport rdma is not built into this zako",
-            )
-            .advise("Use --transport auto or --transport grpc.")),
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The configuration of the server and its store.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -10,9 +11,9 @@ use serde::Deserialize;
 use zako_core::server::ListenAddr;
 
 use super::layers::from_text;
-use super::{Layers, Setting};
+use super::{Layers, RdmaChoice, Setting, TrustedNetworks};
 use crate::failure::Failure;
-use crate::quantity::{MaxSize, Period, Rate};
+use crate::quantity::{MaxSize, Period, Rate, Size};
 
 /// The server's keys: flags, and the table `[server]` of `zako.toml`.
 #[derive(Args, Clone, Debug, Default, Deserialize)]
@@ -97,6 +98,31 @@ pub(crate) struct ServerKeys {
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) drain_timeout: Option<Period>,
+
+    /// Whether to offer RDMA to clients of the networks of --rdma-trust, and on which
+    /// device: auto (the best one, if there is one), off, or DEVICE[:PORT[:GID_INDEX]]
+    /// as `zako rdma devices` lists them [env: ZAKO_RDMA] [default: auto]
+    #[arg(long, value_name = "DEVICE", help_heading = "RDMA")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) rdma: Option<RdmaChoice>,
+
+    /// A network whose clients are offered RDMA, such as 10.20.0.0/16; can be given
+    /// several times; without one there is no RDMA. WARNING: what moves over RDMA is
+    /// neither encrypted nor authenticated. Name only networks in which you trust
+    /// everyone who can send or see packets [env: ZAKO_RDMA_TRUST] [default: none]
+    #[arg(long, value_name = "NETWORK", help_heading = "RDMA")]
+    pub(crate) rdma_trust: Option<Vec<TrustedNetworks>>,
+
+    /// The most memory that RDMA may pin for all clients together
+    /// [env: ZAKO_RDMA_MEMORY] [default: 1GiB]
+    #[arg(long, value_name = "SIZE", help_heading = "RDMA")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) rdma_memory: Option<Size>,
+
+    /// The most clients that may use RDMA at once
+    /// [env: ZAKO_RDMA_SESSIONS] [default: 64]
+    #[arg(long, value_name = "N", help_heading = "RDMA")]
+    pub(crate) rdma_sessions: Option<NonZeroUsize>,
 }
 
 /// The server's configuration.
@@ -116,6 +142,10 @@ pub(crate) struct ServerConfig {
     pub(crate) session_idle: Setting<Period>,
     pub(crate) upload_idle_timeout: Setting<Period>,
     pub(crate) drain_timeout: Setting<Period>,
+    pub(crate) rdma: Setting<RdmaChoice>,
+    pub(crate) rdma_trust: Setting<TrustedNetworks>,
+    pub(crate) rdma_memory: Setting<Size>,
+    pub(crate) rdma_sessions: Setting<NonZeroUsize>,
 }
 
 /// The folder of the store.
@@ -129,6 +159,8 @@ pub(crate) enum DurabilityChoice {
     Interval(Period),
     None,
 }
+
+const MOST_SESSIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 
 /// Declares a choice among words, with its text form.
 macro_rules! words {
@@ -185,6 +217,10 @@ impl ServerConfig {
         "session-idle",
         "upload-idle-timeout",
         "drain-timeout",
+        "rdma",
+        "rdma-trust",
+        "rdma-memory",
+        "rdma-sessions",
     ];
 
     /// # Errors
@@ -257,6 +293,25 @@ impl ServerConfig {
                 flags.drain_timeout,
                 file.drain_timeout,
                 period(30),
+            )?,
+            rdma: layers.rdma(flags.rdma)?,
+            rdma_trust: layers.pick(
+                "rdma-trust",
+                TrustedNetworks::all(flags.rdma_trust),
+                TrustedNetworks::all(file.rdma_trust),
+                TrustedNetworks::default(),
+            )?,
+            rdma_memory: layers.pick(
+                "rdma-memory",
+                flags.rdma_memory,
+                file.rdma_memory,
+                Size(1 << 30),
+            )?,
+            rdma_sessions: layers.pick(
+                "rdma-sessions",
+                flags.rdma_sessions,
+                file.rdma_sessions,
+                MOST_SESSIONS,
             )?,
         };
         if config.data.value.0.as_os_str().is_empty() {

@@ -4,13 +4,9 @@ use rustix::process::{Resource, getrlimit};
 
 use super::Check;
 use crate::config::is_known_variable;
-use crate::quantity::bytes;
 
 /// Enough for a connection and a file for each of a few thousand streams.
 const WANTED_FILES: u64 = 8192;
-
-/// What RDMA pins for one session's buffers, with room to spare.
-const WANTED_MEMLOCK: u64 = 64 << 20;
 
 /// `ZAKO_*` variables that mean nothing: most often a typing error.
 pub(super) fn variables() -> Vec<Check> {
@@ -28,7 +24,7 @@ pub(super) fn variables() -> Vec<Check> {
     )]
 }
 
-/// Open files and locked memory.
+/// Open files.
 pub(super) fn limits() -> Vec<Check> {
     let files = getrlimit(Resource::Nofile);
     // `zako serve` raises the soft limit itself, so the hard one counts.
@@ -45,21 +41,7 @@ pub(super) fn limits() -> Vec<Check> {
             format!("{} now, at most {}", shown(files.current), shown(most)),
         ),
     };
-    let memlock = match getrlimit(Resource::Memlock).current {
-        // No fault of a build without RDMA, but worth knowing before there is one.
-        Some(most) if most < WANTED_MEMLOCK => Check::ok(
-            "locked memory",
-            format!(
-                "at most {}; RDMA, not built in, would want more",
-                bytes(most)
-            ),
-        ),
-        most => Check::ok(
-            "locked memory",
-            most.map_or_else(|| "unlimited".to_owned(), |most| bytes(most).to_string()),
-        ),
-    };
-    vec![files, memlock]
+    vec![files]
 }
 
 fn shown(limit: Option<u64>) -> String {

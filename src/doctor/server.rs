@@ -18,10 +18,6 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 pub(super) async fn checks(config: &ClientConfig) -> Vec<Check> {
     const NAME: &str = "server";
     let url = &config.server.value;
-    if let Err(failure) = config.transport.value.check() {
-        let advice = "Set transport to auto or grpc.";
-        return vec![Check::broken("transport", failure.summary(), advice)];
-    }
     let client = match connect_to(config).await {
         Ok(client) => client,
         Err(failure) => {
@@ -61,7 +57,7 @@ pub(super) async fn checks(config: &ClientConfig) -> Vec<Check> {
         Check::ok(
             NAME,
             format!(
-                "{url} answers in {:.2} ms over {}, recommends {} streams",
+                "{url} answers in {:.2} ms, moves large blobs over {}, recommends {} streams",
                 took.as_secs_f64() * 1e3,
                 client.transport(),
                 client.recommended_concurrency(),
@@ -92,13 +88,20 @@ fn version(status: &ServerStatus) -> Check {
 fn contents(status: &ServerStatus) -> Check {
     const NAME: &str = "server's store";
     let usage = &status.usage;
-    let found = format!(
+    let mut found = format!(
         "{}, {} of {} on disk, durability {}",
         plural(usage.blobs, "blob"),
         bytes(usage.disk_bytes),
         bytes(usage.disk_cap_bytes),
         usage.durability,
     );
+    if status.rdma_sessions > 0 {
+        found += &format!(
+            "; {} pinning {}",
+            plural(status.rdma_sessions, "RDMA session"),
+            bytes(status.rdma_pinned_bytes)
+        );
+    }
     if usage.quarantined_blobs > 0 {
         return Check::warning(
             NAME,

@@ -147,6 +147,8 @@ pub(crate) struct Server {
     child: Child,
     stdout: BufReader<ChildStdout>,
     pub(crate) address: String,
+    /// The device it offers RDMA on.
+    pub(crate) rdma: Option<String>,
 }
 
 impl Server {
@@ -163,15 +165,19 @@ impl Server {
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let address = line
+        let ready = line
             .trim_end()
             .strip_prefix("zako: ready grpc=")
-            .unwrap_or_else(|| panic!("{line:?}"))
-            .to_owned();
+            .unwrap_or_else(|| panic!("{line:?}"));
+        let (address, rdma) = match ready.split_once(" rdma=") {
+            Some((address, rdma)) => (address.to_owned(), Some(rdma.to_owned())),
+            None => (ready.to_owned(), None),
+        };
         Self {
             child,
             stdout,
             address,
+            rdma,
         }
     }
 

@@ -163,17 +163,19 @@ impl Slab {
         self.numbered(permit)
     }
 
-    /// Copies its bytes from `offset` on, as a peer's READ does: whoever owns the slots
-    /// there. `false` if it has no such bytes.
-    #[cfg(feature = "soft-fabric")]
+    /// Copies its bytes from `offset` on, whoever owns the slots there: as a peer's READ
+    /// does, or out of memory that a peer may WRITE, where they may be mixed. `false` if it
+    /// has no such bytes.
     pub(crate) fn read_at(&self, offset: usize, into: &mut [u8]) -> bool {
         let in_bounds = offset
             .checked_add(into.len())
             .is_some_and(|end| end <= self.bytes());
         if in_bounds {
-            // SAFETY: within the mapping and initialised. An owner on another thread may
-            // write there at the same time only if it has not granted the bytes or has
-            // taken them back, which is what tests provoke on one thread only.
+            // SAFETY: within the mapping and initialised; no reference to the bytes is made,
+            // so whatever a card writes meanwhile, they are bytes. For the fabric of tests:
+            // an owner on another thread may write there at the same time only if it has not
+            // granted the bytes or has taken them back, which is what tests provoke on one
+            // thread only.
             unsafe {
                 std::ptr::copy(
                     self.start.as_ptr().add(offset),
@@ -185,17 +187,16 @@ impl Slab {
         in_bounds
     }
 
-    /// Overwrites its bytes from `offset` on, as a peer's WRITE does. `false` if it has no
-    /// such bytes.
-    #[cfg(feature = "soft-fabric")]
+    /// Overwrites its bytes from `offset` on, as a peer's WRITE does, in a slab whose slots
+    /// nobody relies on. `false` if it has no such bytes.
     pub(crate) fn write_at(&self, offset: usize, from: &[u8]) -> bool {
         let in_bounds = offset
             .checked_add(from.len())
             .is_some_and(|end| end <= self.bytes());
         if in_bounds {
-            // SAFETY: within the mapping. Only for slabs that are registered for remote
-            // WRITE, whose slots nobody else relies on; as for `read_at`, the tests that
-            // have both do it on one thread.
+            // SAFETY: within the mapping; no reference to the bytes is made. Only for slabs
+            // that are registered for remote WRITE, whose slots nobody else relies on; as for
+            // `read_at`, the tests that have both do it on one thread.
             unsafe {
                 std::ptr::copy(from.as_ptr(), self.start.as_ptr().add(offset), from.len());
             }

@@ -66,7 +66,8 @@ impl DeviceList {
             FabricError::new(
                 FailureKind::Unavailable,
                 format!(
-                    "the kernel gives no list of RDMA devices: {}",
+                    "the kernel tells no RDMA devices ({}): is the driver of a card loaded, and \
+                     the module ib_uverbs?",
                     io::Error::last_os_error()
                 ),
             )
