@@ -58,7 +58,7 @@ async fn server(change: impl FnOnce(&mut RdmaOptions), fabric: Arc<dyn Fabric>) 
 
 /// Moves a blob there and back, which goes well whatever the road.
 async fn goes_well(client: &Client, seed: u64) {
-    let data = noise(seed, 1 << 20);
+    let data = noise(seed, 200_000);
     let (digest, _) = client.put_bytes(data.clone()).await.unwrap();
     assert_eq!(client.fetch_bytes(&digest).await.unwrap(), data);
 }

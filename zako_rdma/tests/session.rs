@@ -12,7 +12,7 @@ use pair::{
 };
 use tokio::time::{sleep, timeout};
 use zako_digest::hash;
-use zako_rdma::session::{Code, SessionError, Status, TransferError};
+use zako_rdma::session::{Code, Request, SessionError, Status, TransferError};
 use zako_rdma::soft::Faults;
 
 fn code(error: TransferError) -> (Code, u64) {
@@ -204,6 +204,61 @@ fn a_refusal_concerns_one_transfer() {
         until(|| client.free_slots() == ALL_FREE).await;
         drop(client);
         assert_eq!(serving.await.unwrap(), (SessionError::Closed, FREED));
+    });
+}
+
+#[test]
+fn what_was_given_before_a_transfer_is_interrupted_is_read() {
+    in_virtual_time(async {
+        let pair = Pair::new(7, Faults::default());
+        let (client, mut server) = pair.open().await;
+        let bytes = content(100_000, 1);
+        let digest = hash::bytes(&bytes);
+        let serving = tokio::spawn(async move {
+            let mut came = Vec::new();
+            while let Some(Request::Put(request)) = server.next().await {
+                let mut pull = request.accept();
+                let mut bytes = Vec::new();
+                let end = loop {
+                    match pull.next().await.unwrap() {
+                        Ok(step) => bytes.extend_from_slice(&step),
+                        Err(error) => break error,
+                    }
+                    // Slower than the client.
+                    sleep(Duration::from_millis(1)).await;
+                };
+                let held = bytes.len() as u64;
+                pull.finish(Status::new(Code::Unavailable, "kept").with_held(held));
+                came.push((end.status().code, bytes));
+            }
+            came
+        });
+        let amounts = [0, 1, 4096, 5000, 90_001];
+        for given in amounts {
+            let mut expose = client.put(&digest, 0).await.unwrap();
+            expose.send(&bytes[..given]).await.unwrap();
+            expose.drain().await.unwrap();
+            let last_word = expose.give_up(Status::cancelled()).await.unwrap();
+            assert_eq!(last_word.code, Code::Unavailable);
+            assert_eq!(last_word.held, given as u64);
+        }
+        until(|| client.free_slots() == ALL_FREE).await;
+
+        // Whoever waits is told if the session ends.
+        let mut expose = client.put(&digest, 0).await.unwrap();
+        expose.send(&bytes[..50]).await.unwrap();
+        client.close();
+        let closed = TransferError::Session(SessionError::Closed);
+        client.ended().await;
+        assert_eq!(expose.drain().await, Err(closed.clone()));
+        assert_eq!(expose.give_up(Status::cancelled()).await, Err(closed));
+        let mut came = serving.await.unwrap();
+        came.truncate(amounts.len());
+        let expected: Vec<_> = amounts
+            .iter()
+            .map(|given| (Code::Cancelled, bytes[..*given].to_vec()))
+            .collect();
+        assert!(came == expected);
     });
 }
 

@@ -101,3 +101,77 @@ pub(super) fn is_fault(error: &SessionError) -> bool {
 pub(super) fn is_quiet(error: &SessionError) -> bool {
     !is_fault(error) || matches!(error, SessionError::ControlLost(_))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest() -> Digest {
+        zako_digest::hash::bytes(b"x")
+    }
+
+    fn told(code: Code, text: &str) -> Failure {
+        let error = TransferError::Peer(Status::new(code, text).with_held(3));
+        of_transfer(&error, &digest())
+    }
+
+    #[test]
+    fn answers_of_the_server_are_those_of_every_road() {
+        for (code, kind) in [
+            (Code::NotFound, ErrorKind::NotFound),
+            (Code::AlreadyExists, ErrorKind::AlreadyExists),
+            (Code::InvalidArgument, ErrorKind::InvalidArgument),
+            (Code::PermissionDenied, ErrorKind::PermissionDenied),
+            (Code::ResourceExhausted, ErrorKind::NoSpace),
+            (Code::DataLoss, ErrorKind::Corrupt),
+            (Code::Aborted, ErrorKind::Stale),
+            (Code::DeadlineExceeded, ErrorKind::Timeout),
+            (Code::Internal, ErrorKind::Internal),
+        ] {
+            let Failure::Other(error) = told(code, "why") else {
+                panic!("{code:?} is taken for a failure of the road");
+            };
+            assert_eq!(error.kind(), kind);
+            assert_eq!((error.message(), error.held()), ("why", Some(3)));
+            assert_eq!(error.digest(), Some(digest()));
+        }
+        for code in [Code::Unavailable, Code::Cancelled, Code::Unauthenticated] {
+            let Failure::Road(error) = told(code, "") else {
+                panic!("another road may do: {code:?}");
+            };
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(!error.message().is_empty());
+        }
+    }
+
+    #[test]
+    fn texts_of_the_server_are_safe_and_name_the_blob_once() {
+        let text = format!("gone\u{1b}[2J (blob {})", digest());
+        let Failure::Other(error) = told(Code::NotFound, &text) else {
+            panic!("a failure of the road");
+        };
+        let text = error.to_string();
+        assert!(!text.contains('\u{1b}'), "{text}");
+        assert_eq!(text.matches("blob").count(), 1, "{text}");
+        let session = SessionError::Peer(Status::new(Code::Internal, "\u{7}"));
+        assert!(!of_setup(&session).message().contains('\u{7}'));
+        assert!(!of_session(&session).message().contains('\u{7}'));
+    }
+
+    #[test]
+    fn only_what_passes_is_worth_another_attempt() {
+        let limit = SessionError::Limit("full".to_owned());
+        assert_eq!(of_setup(&limit).kind(), ErrorKind::Unavailable);
+        let full = SessionError::Peer(Status::new(Code::ResourceExhausted, "full"));
+        assert_eq!(of_setup(&full).kind(), ErrorKind::Unavailable);
+        let nobody = SessionError::Unreachable("wrong GID".to_owned());
+        let error = of_setup(&nobody);
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.message().contains("wrong GID"), "{error}");
+        assert!(is_fault(&nobody) && !is_quiet(&nobody));
+        let idle = SessionError::Timeout("nothing moved".to_owned());
+        assert!(!is_fault(&idle) && is_quiet(&idle));
+        let lost = SessionError::ControlLost("reset".to_owned());
+        assert!(is_fault(&lost) && is_quiet(&lost));
+    }
+}

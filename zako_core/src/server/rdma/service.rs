@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use zako_protobuf::rdma::rdma_server::Rdma;
 use zako_protobuf::rdma::{ClientMessage, ServerMessage};
+use zako_rdma::fabric::FailureKind;
 use zako_rdma::session::{self, Code, Control, Request as Asked, Server, SessionError};
 
 use super::rights::Rights;
@@ -59,7 +60,13 @@ impl Rdma for RdmaService {
         let session = run(Arc::clone(shared), road, control, rights);
         shared.calls.tasks.spawn(async move {
             let error = session.await;
-            tracing::debug!(%error, "an RDMA session ended");
+            match &error {
+                // Its text says how to raise the limit, which only this side can do.
+                SessionError::Fabric(cause) if cause.kind() == FailureKind::MemoryLimit => {
+                    tracing::warn!(%error, "there is no RDMA for a client");
+                }
+                _ => tracing::debug!(%error, "an RDMA session ended"),
+            }
             let _ = ended.send(error);
         });
         // The session's last word is in its messages too; a caller that only looks at the
