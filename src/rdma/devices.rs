@@ -52,6 +52,7 @@ pub(crate) fn run(
     let mut outcome = match &report.unavailable {
         None => check_memory(&report.memory_limit, &session),
         Some(_) if !cfg!(feature = "rdma") => Err(Unavailable::NotBuiltIn),
+        Some(why) if choice.is_explicit() => Err(Unavailable::NoDevice(format!("{choice}: {why}"))),
         Some(why) => Err(Unavailable::NoDevice(why.clone())),
     };
     if let (Ok(()), None) = (&outcome, &place) {
