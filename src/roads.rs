@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
-use zako_core::client::{Client, RdmaState, Roads};
+use zako_core::client::{Client, Roads};
 
 use crate::quantity::{bytes, plural};
 
@@ -14,7 +14,7 @@ pub(crate) struct Moved {
     grpc: u64,
     /// Transfers that RDMA failed on, and that went on by gRPC.
     fallbacks: u64,
-    /// Why, if it is known.
+    /// Why the last of them did.
     reason: Option<String>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Road {
     /// How many transfers RDMA failed on; absent if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     fallbacks: Option<u64>,
-    /// What failed.
+    /// Why RDMA failed on the last of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     fallback_reason: Option<String>,
 }
@@ -41,10 +41,7 @@ impl Moved {
         let grpc = (now.grpc.received_bytes + now.grpc.sent_bytes)
             .saturating_sub(before.grpc.received_bytes + before.grpc.sent_bytes);
         let fallbacks = now.fallbacks.saturating_sub(before.fallbacks);
-        let reason = match now.rdma_state {
-            RdmaState::HeldOff { reason, .. } if fallbacks > 0 => Some(reason),
-            _ => None,
-        };
+        let reason = now.fallback_reason.filter(|_| fallbacks > 0);
         Self {
             rdma,
             grpc,

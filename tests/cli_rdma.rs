@@ -329,7 +329,7 @@ fn device() -> Option<(String, String)> {
 }
 
 #[test]
-fn blobs_move_over_a_device() {
+fn on_a_device_blobs_move() {
     let Some((place, address)) = device().filter(|_| cfg!(feature = "rdma")) else {
         return;
     };
@@ -372,7 +372,7 @@ fn blobs_move_over_a_device() {
 }
 
 #[test]
-fn a_client_that_is_not_trusted_goes_by_grpc_or_fails() {
+fn on_a_device_a_client_that_is_not_trusted_goes_by_grpc_or_fails() {
     let Some((place, address)) = device().filter(|_| cfg!(feature = "rdma")) else {
         return;
     };
@@ -390,7 +390,7 @@ fn a_client_that_is_not_trusted_goes_by_grpc_or_fails() {
 }
 
 #[test]
-fn what_rdma_fails_on_goes_by_grpc_and_is_told() {
+fn on_a_device_what_rdma_fails_on_goes_by_grpc_and_is_told() {
     let Some((place, address)) = device().filter(|_| cfg!(feature = "rdma")) else {
         return;
     };
@@ -409,5 +409,7 @@ fn what_rdma_fails_on_goes_by_grpc_and_is_told() {
     let put = object(&said);
     assert_eq!(put["transport"], "grpc", "{said}");
     assert_eq!(put["fallbacks"], 1, "{said}");
+    let reason = put["fallback_reason"].as_str().unwrap();
+    assert!(reason.contains("no RDMA to this server"), "{said}");
     assert!(said.stderr.contains("RDMA failed"), "{said}");
 }

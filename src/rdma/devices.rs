@@ -34,6 +34,8 @@ struct Listing {
     used: Option<String>,
     /// What each client that uses RDMA makes a server pin, and itself.
     session_bytes: u64,
+    /// What the kernel has, whether or not it can be used.
+    kernel_devices: Vec<String>,
     #[serde(flatten)]
     report: Report,
 }
@@ -50,6 +52,7 @@ pub(crate) fn run(
     let mut outcome = match &report.unavailable {
         None => check_memory(&report.memory_limit, &session),
         Some(_) if !cfg!(feature = "rdma") => Err(Unavailable::NotBuiltIn),
+        Some(why) if choice.is_explicit() => Err(Unavailable::NoDevice(format!("{choice}: {why}"))),
         Some(why) => Err(Unavailable::NoDevice(why.clone())),
     };
     if let (Ok(()), None) = (&outcome, &place) {
@@ -58,6 +61,7 @@ pub(crate) fn run(
     output.record(&Listing {
         used: place.map(|place| place.to_string()),
         session_bytes: session.pinned_bytes(),
+        kernel_devices: kernel_devices(),
         report,
     })?;
     outcome.map_err(|why| match why {
@@ -65,6 +69,18 @@ pub(crate) fn run(
         Unavailable::NoDevice(_) => Failure::new(Exit::Unsupported, why.to_string()),
         _ => why.into(),
     })
+}
+
+/// Their names, sorted; none where they can't be read.
+fn kernel_devices() -> Vec<String> {
+    let entries = std::fs::read_dir("/sys/class/infiniband");
+    let mut names: Vec<_> = entries
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
+        .collect();
+    names.sort();
+    names
 }
 
 /// The argument, or what the server would go by.
@@ -83,6 +99,9 @@ impl fmt::Display for Listing {
         }
         if !self.report.devices.is_empty() {
             writeln!(f)?;
+        }
+        if self.report.devices.is_empty() && !self.kernel_devices.is_empty() {
+            writeln!(f, "kernel   {}", self.kernel_devices.join(", "))?;
         }
         match &self.used {
             Some(used) => writeln!(f, "used     {used}")?,

@@ -195,7 +195,7 @@ impl Download {
             Failure::Road(error) if !strict => {
                 let at = self.next;
                 tracing::debug!(digest = %self.digest, at, %error, "a download goes on by gRPC");
-                self.client.0.roads.fell_back();
+                self.client.0.roads.fell_back(&error);
                 self.fell_back = true;
                 Ok(())
             }

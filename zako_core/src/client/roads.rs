@@ -3,6 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use crate::cas::CasError;
+
 /// Which roads the blobs of a client took so far, and how RDMA stands.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub struct Roads {
     pub rdma: RoadUse,
     /// Transfers that were begun over RDMA, or should have been, and went on by gRPC.
     pub fallbacks: u64,
+    /// Why the last of them did.
+    pub fallback_reason: Option<String>,
     /// How RDMA stands.
     pub rdma_state: RdmaState,
 }
@@ -57,6 +63,7 @@ pub(super) struct Counters {
     pub(super) grpc: Counter,
     pub(super) rdma: Counter,
     fallbacks: AtomicU64,
+    fallback_reason: Mutex<Option<String>>,
 }
 
 /// Counts what moves on one road.
@@ -68,8 +75,9 @@ pub(super) struct Counter {
 }
 
 impl Counters {
-    pub(super) fn fell_back(&self) {
+    pub(super) fn fell_back(&self, error: &CasError) {
         self.fallbacks.fetch_add(1, Ordering::Relaxed);
+        *self.fallback_reason.lock() = Some(error.to_string());
     }
 
     pub(super) fn roads(&self, rdma_state: RdmaState) -> Roads {
@@ -77,6 +85,7 @@ impl Counters {
             grpc: self.grpc.so_far(),
             rdma: self.rdma.so_far(),
             fallbacks: self.fallbacks.load(Ordering::Relaxed),
+            fallback_reason: self.fallback_reason.lock().clone(),
             rdma_state,
         }
     }

@@ -62,7 +62,7 @@ impl Client {
                 Err(Failure::Source(error)) => return Err(error),
                 Err(Failure::Sending(error)) if progress.by_rdma && !strict && leaves(&error) => {
                     tracing::debug!(%digest, %error, "an upload goes on by gRPC");
-                    self.0.roads.fell_back();
+                    self.0.roads.fell_back(&error);
                     progress.rdma = false;
                 }
                 Err(Failure::Sending(error)) => {

@@ -114,7 +114,7 @@ impl Client {
                 }
                 Err(Failure::Road(error)) if !road.is_strict() => {
                     tracing::debug!(%digest, %error, "an upload goes by gRPC");
-                    self.0.roads.fell_back();
+                    self.0.roads.fell_back(&error);
                 }
                 Err(Failure::Road(error) | Failure::Other(error)) => return Err(error),
             }
