@@ -3,7 +3,7 @@
 //! Where there is none, nothing is tested, which is said loudly; it is a failure if
 //! `ZAKO_RDMA_DEVICE` names the device that should be there. Arguments choose cases by
 //! a part of their name.
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
+#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
 
 mod endpoints;
 mod exchanges;
