@@ -149,6 +149,7 @@ fn settings(client: &ClientConfig, server: &ServerConfig) -> Vec<Configured> {
         shown(&server.rdma_trust),
         shown(&server.rdma_memory),
         shown(&server.rdma_sessions),
+        shown(&server.rdma_pages),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! `zako rdma`: what there is of RDMA, here and on the way to a server.
 
 mod devices;
+mod probe;
 
 use clap::{Args, Subcommand};
 
@@ -18,6 +19,7 @@ pub(crate) struct RdmaArgs {
 #[derive(Debug, Subcommand)]
 enum RdmaVerb {
     Devices(devices::DevicesArgs),
+    Probe(probe::ProbeArgs),
 }
 
 pub(crate) async fn run(
@@ -27,5 +29,6 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     match args.verb {
         RdmaVerb::Devices(args) => devices::run(&args, layers, output),
+        RdmaVerb::Probe(args) => probe::run(args, layers, output).await,
     }
 }

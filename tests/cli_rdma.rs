@@ -198,6 +198,11 @@ fn bad_values_of_the_file_are_pointed_at() {
             "is not a size",
         ),
         ("rdma-sessions = 0", "line 2, column 17", "nonzero"),
+        (
+            "rdma-pages = \"big\"",
+            "line 2, column 14",
+            "plain, huge or tmpfs",
+        ),
         ("rdma-device = \"a\"", "line 2, column 1", "unknown field"),
     ] {
         home.write("zako.toml", format!("[server]\n{line}\n"));

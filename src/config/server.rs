@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Deserialize;
 use zako_core::server::ListenAddr;
+use zako_rdma::memory::Pages;
 
 use super::layers::from_text;
 use super::{Layers, RdmaChoice, Setting, TrustedNetworks};
@@ -123,6 +124,13 @@ pub(crate) struct ServerKeys {
     /// [env: ZAKO_RDMA_SESSIONS] [default: 64]
     #[arg(long, value_name = "N", help_heading = "RDMA")]
     pub(crate) rdma_sessions: Option<NonZeroUsize>,
+
+    /// What the memory of RDMA is made of: plain pages, huge ones (sysctl
+    /// vm.nr_hugepages), or tmpfs; plain ones where the others can't be had
+    /// [env: ZAKO_RDMA_PAGES] [default: plain]
+    #[arg(long, value_name = "KIND", help_heading = "RDMA")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) rdma_pages: Option<Pages>,
 }
 
 /// The server's configuration.
@@ -146,6 +154,7 @@ pub(crate) struct ServerConfig {
     pub(crate) rdma_trust: Setting<TrustedNetworks>,
     pub(crate) rdma_memory: Setting<Size>,
     pub(crate) rdma_sessions: Setting<NonZeroUsize>,
+    pub(crate) rdma_pages: Setting<Pages>,
 }
 
 /// The folder of the store.
@@ -221,6 +230,7 @@ impl ServerConfig {
         "rdma-trust",
         "rdma-memory",
         "rdma-sessions",
+        "rdma-pages",
     ];
 
     /// # Errors
@@ -312,6 +322,12 @@ impl ServerConfig {
                 flags.rdma_sessions,
                 file.rdma_sessions,
                 MOST_SESSIONS,
+            )?,
+            rdma_pages: layers.pick(
+                "rdma-pages",
+                flags.rdma_pages,
+                file.rdma_pages,
+                Pages::default(),
             )?,
         };
         if config.data.value.0.as_os_str().is_empty() {

@@ -75,6 +75,7 @@ fn offer_of(config: &ServerConfig, port: OpenPort, memory: u64) -> Offer {
         fabric.name()
     );
     let mut options = RdmaOptions::new(fabric, trusted.0.clone());
+    options.session.pages = config.rdma_pages.value;
     options.limits.sessions = config.rdma_sessions.value.get();
     options.limits.bytes = match MemoryLimit::current().room() {
         Some(room) if room < memory => {

@@ -174,7 +174,7 @@ fn limited(address: &str) {
         get(&client, &digest, &data).await;
         let roads = client.roads();
         assert_eq!((roads.rdma.transfers, roads.grpc.transfers), (0, 2));
-        say(&held_off(&client));
+        say(&held_off(&client).await);
     });
 }
 

@@ -65,10 +65,10 @@ pub(crate) async fn client(address: &str, transport: TransportChoice) -> Client 
 /// set up in its time, it is tried again.
 pub(crate) async fn client_with(address: &str, options: ClientOptions) -> Client {
     // On a machine that is merely slow, nothing is lost yet.
+    let absent = blob(options.rdma_from_bytes as usize, u64::MAX).0;
     let mut last = None;
     for _ in 0..20 {
         let client = fresh_client(address, options.clone()).await;
-        let absent = blob(1, u64::MAX).0;
         let error = match client.fetch(&absent, BlobRange::FULL).await {
             Err(error) => error,
             Ok(_) => panic!("the server has a blob that nobody gave it"),
@@ -157,12 +157,21 @@ pub(crate) async fn sound(address: &str, blobs: u64) {
     assert!(report.corrupt.is_empty() && report.unreadable.is_empty());
 }
 
-/// Why RDMA is held off.
-pub(crate) fn held_off(client: &Client) -> String {
-    match client.roads().rdma_state {
-        RdmaState::HeldOff { reason, .. } => reason,
-        state => panic!("it is {state:?}"),
-    }
+/// Why RDMA is held off. If that is over, it is tried until it fails again.
+pub(crate) async fn held_off(client: &Client) -> String {
+    let absent = blob(1, u64::MAX).0;
+    let mut reason = String::new();
+    until("a failure that is remembered", async || {
+        if let RdmaState::HeldOff { reason: why, .. } = client.roads().rdma_state {
+            reason = why;
+            return true;
+        }
+        let error = client.fetch(&absent, BlobRange::FULL).await.unwrap_err();
+        assert!(error.is_not_found(), "{error}");
+        false
+    })
+    .await;
+    reason
 }
 
 pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {

@@ -53,8 +53,8 @@ fn a_server_that_finds_out_late() {
     run(async {
         let client = fresh_client(&server.address, options(TransportChoice::Auto)).await;
         goes_by_grpc(&client).await;
-        assert_eq!(client.roads().fallbacks, 1);
-        println!("       the client: {}", held_off(&client));
+        assert!(client.roads().fallbacks >= 1);
+        println!("       the client: {}", held_off(&client).await);
         assert_eq!(status(&server.address).await.rdma_pinned_bytes, 0);
     });
     println!("       the server: {}", server.said().trim_end());
@@ -71,7 +71,7 @@ fn one_client_only() {
         first.put(&digest, data.clone()).await.unwrap();
         let second = fresh_client(&server.address, options(TransportChoice::Auto)).await;
         goes_by_grpc(&second).await;
-        println!("       the second client: {}", held_off(&second));
+        println!("       the second client: {}", held_off(&second).await);
         get(&first, &digest, &data).await;
         assert_eq!(first.roads().rdma.transfers, 2);
     });

@@ -9,9 +9,7 @@ use zako_core::cas::{Cas, ErrorKind};
 use zako_core::client::{RetryPolicy, TransportChoice};
 
 use crate::Case;
-use crate::content::{
-    MIB, blob, client, client_with, freed, get, held_off, open, options, run, take,
-};
+use crate::content::{MIB, blob, client, client_with, freed, get, open, options, run, take};
 use crate::device;
 use crate::servers::Place;
 
@@ -107,10 +105,8 @@ fn automatically() {
         assert!(came == data);
         let roads = client.roads();
         println!(
-            "       {} bytes by RDMA, then {} by gRPC: {}",
-            roads.rdma.received_bytes,
-            roads.grpc.received_bytes,
-            held_off(&client)
+            "       {} bytes by RDMA, then {} by gRPC; RDMA is {:?}",
+            roads.rdma.received_bytes, roads.grpc.received_bytes, roads.rdma_state
         );
         assert_eq!(roads.fallbacks, 1);
         let both = roads.rdma.received_bytes + roads.grpc.received_bytes;

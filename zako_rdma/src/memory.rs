@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,6 +50,27 @@ pub enum Pages {
     /// A file in memory (tmpfs), which counts as shared memory and can be swapped as
     /// long as it isn't registered.
     Tmpfs,
+}
+
+impl fmt::Display for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Huge => "huge",
+            Self::Tmpfs => "tmpfs",
+        })
+    }
+}
+
+impl FromStr for Pages {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Plain, Self::Huge, Self::Tmpfs]
+            .into_iter()
+            .find(|pages| pages.to_string() == text)
+            .ok_or_else(|| format!("{text:?} is no kind of pages: write plain, huge or tmpfs"))
+    }
 }
 
 /// A slot of a slab: its one owner. Goes back to the slab when dropped.
@@ -163,17 +185,19 @@ impl Slab {
         self.numbered(permit)
     }
 
-    /// Copies its bytes from `offset` on, as a peer's READ does: whoever owns the slots
-    /// there. `false` if it has no such bytes.
-    #[cfg(feature = "soft-fabric")]
+    /// Copies its bytes from `offset` on, whoever owns the slots there: as a peer's READ
+    /// does, or out of memory that a peer may WRITE, where they may be mixed. `false` if it
+    /// has no such bytes.
     pub(crate) fn read_at(&self, offset: usize, into: &mut [u8]) -> bool {
         let in_bounds = offset
             .checked_add(into.len())
             .is_some_and(|end| end <= self.bytes());
         if in_bounds {
-            // SAFETY: within the mapping and initialised. An owner on another thread may
-            // write there at the same time only if it has not granted the bytes or has
-            // taken them back, which is what tests provoke on one thread only.
+            // SAFETY: within the mapping and initialised; no reference to the bytes is made,
+            // so whatever a card writes meanwhile, they are bytes. For the fabric of tests:
+            // an owner on another thread may write there at the same time only if it has not
+            // granted the bytes or has taken them back, which is what tests provoke on one
+            // thread only.
             unsafe {
                 std::ptr::copy(
                     self.start.as_ptr().add(offset),
@@ -185,17 +209,16 @@ impl Slab {
         in_bounds
     }
 
-    /// Overwrites its bytes from `offset` on, as a peer's WRITE does. `false` if it has no
-    /// such bytes.
-    #[cfg(feature = "soft-fabric")]
+    /// Overwrites its bytes from `offset` on, as a peer's WRITE does, in a slab whose slots
+    /// nobody relies on. `false` if it has no such bytes.
     pub(crate) fn write_at(&self, offset: usize, from: &[u8]) -> bool {
         let in_bounds = offset
             .checked_add(from.len())
             .is_some_and(|end| end <= self.bytes());
         if in_bounds {
-            // SAFETY: within the mapping. Only for slabs that are registered for remote
-            // WRITE, whose slots nobody else relies on; as for `read_at`, the tests that
-            // have both do it on one thread.
+            // SAFETY: within the mapping; no reference to the bytes is made. Only for slabs
+            // that are registered for remote WRITE, whose slots nobody else relies on; as for
+            // `read_at`, the tests that have both do it on one thread.
             unsafe {
                 std::ptr::copy(from.as_ptr(), self.start.as_ptr().add(offset), from.len());
             }

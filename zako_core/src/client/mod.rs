@@ -25,6 +25,7 @@ mod negotiate;
 mod options;
 mod outgoing;
 mod pool;
+mod probe;
 mod rdma;
 mod retry;
 mod roads;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use options::{ClientOptions, TransportChoice};
+pub use probe::ProbeError;
 pub use retry::RetryPolicy;
 pub use roads::{RdmaState, RoadUse, Roads};
 pub use stat::{RemoteStat, ServerStatus};

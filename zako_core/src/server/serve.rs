@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic_health::server::HealthReporter;
 use zako_protobuf::cas::content_addressable_storage_server::ContentAddressableStorageServer;
+use zako_protobuf::rdma::probe_server::ProbeServer;
 use zako_protobuf::rdma::rdma_server::RdmaServer;
 use zako_protobuf::store::store_server::StoreServer;
 
@@ -20,7 +21,7 @@ use super::connection::{self, Calls, Shared};
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
 use super::options::ServerOptions;
-use super::rdma::{RdmaOptions, RdmaRoad, RdmaService};
+use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaOptions, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
 use crate::cas::{Cas, CasError, ErrorKind, Maintain, Result};
@@ -190,9 +191,11 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     let v1 = reflection().build_v1().map_err(broken)?;
     let v1alpha = reflection().build_v1alpha().map_err(broken)?;
     let rdma = RdmaServer::new(RdmaService::new(Arc::clone(shared)));
+    let probe = ProbeServer::new(ProbeService::new(Arc::clone(shared)));
     let routes = Routes::new(cas)
         .add_service(Gated::new(store, Arc::clone(shared)))
         .add_service(rdma.max_decoding_message_size(MAX_SMALL_REQUEST))
+        .add_service(probe.max_decoding_message_size(LONGEST_MESSAGE))
         .add_service(health_service.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(v1.max_decoding_message_size(MAX_SMALL_REQUEST))
         .add_service(v1alpha.max_decoding_message_size(MAX_SMALL_REQUEST))
@@ -203,7 +206,8 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
 async fn set_serving(health: &HealthReporter, shared: &Shared, serving: bool) {
     use tonic_health::ServingStatus::{NotServing, Serving};
     let status = if serving { Serving } else { NotServing };
-    let rdma = shared.rdma.as_ref().map(|_| "zako.v1.rdma.Rdma");
+    let rdma = shared.rdma.iter();
+    let rdma = rdma.flat_map(|_| ["zako.v1.rdma.Rdma", "zako.v1.rdma.Probe"]);
     let services = [
         "",
         "zako.v1.cas.ContentAddressableStorage",

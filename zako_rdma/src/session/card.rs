@@ -19,34 +19,37 @@ use crate::memory::{Slab, Slot};
 /// What a session has of a card. The endpoint goes first, and the budget is given back
 /// last.
 #[derive(Debug)]
-pub(super) struct Card {
-    pub(super) endpoint: Box<dyn Endpoint>,
+pub(crate) struct Card {
+    pub(crate) endpoint: Box<dyn Endpoint>,
     /// What this end says of itself.
-    pub(super) hello: Hello,
+    pub(crate) hello: Hello,
     /// What the first bytes of the exposed memory are.
-    pub(super) nonce: Nonce,
-    /// What the peer may READ. New, so that nothing of another session is in it.
-    pub(super) exposed: Arc<Slab>,
+    pub(crate) nonce: Nonce,
+    /// What the peer may reach. New, so that nothing of another session is in it.
+    pub(crate) exposed: Arc<Slab>,
     /// What is pulled into.
-    pub(super) local: Arc<Slab>,
+    pub(crate) local: Arc<Slab>,
     /// Where the nonce is.
     _nonce_slot: Slot,
     reservation: Reservation,
 }
 
 impl Card {
-    /// Takes from the budget, then from the card.
-    pub(super) fn open(
+    /// Takes from the budget, then from the card. A peer may do with the exposed memory what
+    /// `access` says.
+    pub(crate) fn open(
         fabric: &dyn Fabric,
         options: &SessionOptions,
+        access: Access,
         budget: &Budget,
     ) -> Result<Self, SessionError> {
         options.check()?;
         let reservation = budget.reserve(options.pinned_bytes())?;
 
         let mut endpoint = fabric.endpoint(&options.endpoint)?;
-        let exposed = Slab::new(options.all_exposed(), options.slot_bytes)?;
-        let local = Slab::new(options.all_local(), options.slot_bytes)?;
+        let slab = |slots| Slab::with_pages(slots, options.slot_bytes, options.pages);
+        let exposed = slab(options.all_exposed())?;
+        let local = slab(options.all_local())?;
         let Some(mut nonce_slot) = exposed.take().filter(|slot| slot.offset() == 0) else {
             return Err(SessionError::Internal(
                 "a new slab has no first slot".to_owned(),
@@ -56,7 +59,7 @@ impl Card {
         rand::rng().fill_bytes(&mut nonce);
         nonce_slot[..NONCE_BYTES].copy_from_slice(&nonce);
 
-        let memory = endpoint.register(&exposed, Access::Read)?;
+        let memory = endpoint.register(&exposed, access)?;
         endpoint.register(&local, Access::Local)?;
         let hello = Hello {
             address: endpoint.address(),
@@ -76,7 +79,7 @@ impl Card {
     }
 
     /// What has been completed, when there is something.
-    pub(super) async fn completed(
+    pub(crate) async fn completed(
         &mut self,
         completions: &mut Vec<Completion>,
     ) -> FabricResult<()> {
@@ -90,7 +93,7 @@ impl Card {
     }
 
     /// Ends whatever is posted and gives everything back.
-    pub(super) async fn close(mut self, lifecycle: &mut Lifecycle, limit: Duration) {
+    pub(crate) async fn close(mut self, lifecycle: &mut Lifecycle, limit: Duration) {
         lifecycle.drain();
         if let Err(error) = self.endpoint.fail() {
             tracing::warn!(%error, "a queue pair could not be taken to Error");

@@ -13,7 +13,7 @@ use super::message::{Message, NONCE_BYTES, Nonce, Role};
 use super::options::SessionOptions;
 use super::state::{Lifecycle, Verdict};
 use super::status::Status;
-use super::wire::Wire;
+use super::wire::{Control, Wire};
 use crate::fabric::{Fabric, Work};
 
 /// The time that the last messages of a session have.
@@ -21,19 +21,38 @@ const CLOSE: Duration = Duration::from_secs(1);
 
 /// A session that is being set up, or ends.
 #[derive(Debug)]
-pub(super) struct Setup<R: Role> {
+pub(crate) struct Setup<R: Role> {
     /// Before all that it may touch.
-    pub(super) card: Option<Card>,
-    pub(super) lifecycle: Lifecycle,
-    pub(super) wire: Wire<R>,
-    pub(super) options: SessionOptions,
-    pub(super) fabric: Arc<dyn Fabric>,
-    pub(super) budget: Budget,
+    pub(crate) card: Option<Card>,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) wire: Wire<R>,
+    pub(crate) options: SessionOptions,
+    pub(crate) fabric: Arc<dyn Fabric>,
+    pub(crate) budget: Budget,
 }
 
 impl<R: Role> Setup<R> {
+    /// One that has taken nothing yet. A peer that leaves more than `unread` messages
+    /// unread is given up.
+    pub(crate) fn new(
+        fabric: Arc<dyn Fabric>,
+        control: Control<R>,
+        options: SessionOptions,
+        budget: &Budget,
+        unread: usize,
+    ) -> Self {
+        Self {
+            card: None,
+            lifecycle: Lifecycle::default(),
+            wire: Wire::new(control, unread),
+            options,
+            fabric,
+            budget: budget.clone(),
+        }
+    }
+
     /// Sets it up; what the peer said of itself.
-    pub(super) async fn run(&mut self) -> Result<Hello, SessionError> {
+    pub(crate) async fn run(&mut self) -> Result<Hello, SessionError> {
         // Who is asked takes nothing before it knows that the offer makes sense.
         let offer = match R::BEGINS {
             true => None,
@@ -45,7 +64,9 @@ impl<R: Role> Setup<R> {
             self.budget.clone(),
         );
         // Pinning takes the kernel milliseconds.
-        let card = tokio::task::spawn_blocking(move || Card::open(&*fabric, &options, &budget));
+        let card = tokio::task::spawn_blocking(move || {
+            Card::open(&*fabric, &options, R::EXPOSES, &budget)
+        });
         let card = card
             .await
             .map_err(|error| SessionError::Internal(error.to_string()))??;
@@ -85,7 +106,7 @@ impl<R: Role> Setup<R> {
     }
 
     /// Ends it, whatever there is of it.
-    pub(super) async fn end(mut self, error: &SessionError) {
+    pub(crate) async fn end(mut self, error: &SessionError) {
         let limit = self.options.drain_timeout;
         self.lifecycle.drain();
         let closing = async {
@@ -143,16 +164,22 @@ impl<R: Role> Setup<R> {
         let (Some(into), Some(address)) = (card.local.take(), address) else {
             return Err(SessionError::Internal("a check can't be posted".to_owned()));
         };
-        self.lifecycle.posted()?;
         let work = Work::Read {
             into,
             length: NONCE_BYTES as u32,
             address,
             key: peer.memory.key,
         };
-        if let Err((error, _slot)) = card.endpoint.post(0, work) {
+        self.post(0, work)
+    }
+
+    /// Posts work and counts it.
+    pub(crate) fn post(&mut self, id: u64, work: Work) -> Result<(), SessionError> {
+        let card = self.card.as_mut().ok_or_else(no_card)?;
+        self.lifecycle.posted()?;
+        if let Err((error, _slot)) = card.endpoint.post(id, work) {
             self.lifecycle.refused()?;
-            return Err(error.into());
+            return Err(self.lifecycle.failed(error).into());
         }
         Ok(())
     }
@@ -195,7 +222,7 @@ impl<R: Role> Setup<R> {
         })
     }
 
-    fn card(&mut self) -> Result<&mut Card, SessionError> {
+    pub(crate) fn card(&mut self) -> Result<&mut Card, SessionError> {
         self.card.as_mut().ok_or_else(no_card)
     }
 }

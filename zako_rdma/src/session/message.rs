@@ -13,6 +13,7 @@ use zako_protobuf::rdma::{self, client_message, server_message};
 use super::error::SessionError;
 use super::hello::Hello;
 use super::status::Status;
+use crate::fabric::Access;
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -92,6 +93,8 @@ pub enum Message {
 pub trait Role: Debug + Send + 'static {
     /// Whether it speaks first.
     const BEGINS: bool;
+    /// What the peer may do with the memory that this end exposes.
+    const EXPOSES: Access = Access::Read;
     /// What comes.
     type Incoming: Debug + Send + 'static;
     /// What goes out.
@@ -295,11 +298,11 @@ impl TryFrom<rdma::Done> for Message {
     }
 }
 
-pub(super) fn malformed(what: &str) -> SessionError {
+pub(crate) fn malformed(what: &str) -> SessionError {
     SessionError::Malformed(what.to_owned())
 }
 
-fn status(status: Option<rdma::Status>) -> Result<Status, SessionError> {
+pub(crate) fn status(status: Option<rdma::Status>) -> Result<Status, SessionError> {
     Ok(status
         .ok_or_else(|| malformed("a message without a status"))?
         .into())
@@ -312,13 +315,13 @@ fn digest(digest: Option<zako_protobuf::digest::Digest>) -> Result<Digest, Sessi
         .map_err(|error: zako_digest::DigestProtoError| malformed(&error.to_string()))
 }
 
-fn ready(nonce: Nonce) -> rdma::Ready {
+pub(crate) fn ready(nonce: Nonce) -> rdma::Ready {
     rdma::Ready {
         nonce: Bytes::copy_from_slice(&nonce),
     }
 }
 
-fn checked(status: Status) -> rdma::Checked {
+pub(crate) fn checked(status: Status) -> rdma::Checked {
     rdma::Checked {
         status: Some(status.into()),
     }
@@ -350,7 +353,7 @@ fn done(transfer: u64, status: Status) -> rdma::Done {
     }
 }
 
-fn close(status: Status) -> rdma::Close {
+pub(crate) fn close(status: Status) -> rdma::Close {
     rdma::Close {
         status: Some(status.into()),
     }

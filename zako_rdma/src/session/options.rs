@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::SessionError;
 use crate::fabric::EndpointOptions;
-use crate::memory::PAGE;
+use crate::memory::{PAGE, Pages};
 
 /// How a session is set up. The smaller one of both ends' `slot_bytes` and of both ends'
 /// `transfers` holds.
@@ -12,6 +12,8 @@ use crate::memory::PAGE;
 pub struct SessionOptions {
     /// The length of a slot, and so of a READ at most, in bytes.
     pub slot_bytes: usize,
+    /// What the memory of the slots is made of.
+    pub pages: Pages,
     /// Slots that the peer pulls from; one more holds the nonce.
     pub exposed_slots: u32,
     /// Slots that are pulled into and not yet taken by who pulls.
@@ -45,6 +47,7 @@ impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             slot_bytes: 256 << 10,
+            pages: Pages::default(),
             exposed_slots: 32,
             pull_slots: 32,
             lent_slots: 32,

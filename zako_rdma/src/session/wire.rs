@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::error::SessionError;
 use super::message::{Message, Role};
+use super::status::Status;
 
 /// The control stream as the caller gives it: messages out and in, of a gRPC stream for
 /// one. A short queue is enough, since the session has its own.
@@ -24,7 +25,7 @@ pub struct Control<R: Role> {
 
 /// The control stream with what is waiting to be sent on it.
 #[derive(Debug)]
-pub(super) struct Wire<R: Role> {
+pub(crate) struct Wire<R: Role> {
     control: Control<R>,
     queue: VecDeque<R::Outgoing>,
     /// More than a peer that reads ever leaves here.
@@ -45,7 +46,7 @@ impl<R: Role> Control<R> {
 }
 
 impl<R: Role> Wire<R> {
-    pub(super) fn new(control: Control<R>, bound: usize) -> Self {
+    pub(crate) fn new(control: Control<R>, bound: usize) -> Self {
         Self {
             control,
             queue: VecDeque::new(),
@@ -57,10 +58,18 @@ impl<R: Role> Wire<R> {
     ///
     /// # Errors
     /// If the peer reads nothing.
-    pub(super) fn send(&mut self, message: Message) -> Result<(), SessionError> {
+    pub(crate) fn send(&mut self, message: Message) -> Result<(), SessionError> {
         let message = R::write(message).ok_or_else(|| {
             SessionError::Internal("a message of the other end was to be sent".to_owned())
         })?;
+        self.send_raw(message)
+    }
+
+    /// Sends a message of this stream alone, as [`send`](Self::send) does.
+    ///
+    /// # Errors
+    /// If the peer reads nothing.
+    pub(crate) fn send_raw(&mut self, message: R::Outgoing) -> Result<(), SessionError> {
         self.queue.push_back(message);
         self.push();
         if self.queue.len() > self.bound {
@@ -76,18 +85,25 @@ impl<R: Role> Wire<R> {
     /// # Errors
     /// [`SessionError::ControlLost`], or [`SessionError::Malformed`]; and the peer's word
     /// that the session ends.
-    pub(super) async fn next(&mut self) -> Result<Message, SessionError> {
+    pub(crate) async fn next(&mut self) -> Result<Message, SessionError> {
+        match R::read(self.next_raw().await?)? {
+            Message::Close(status) => Err(ended(status)),
+            message => Ok(message),
+        }
+    }
+
+    /// The next message, unchecked. Sends what waits meanwhile.
+    ///
+    /// # Errors
+    /// [`SessionError::ControlLost`].
+    pub(crate) async fn next_raw(&mut self) -> Result<R::Incoming, SessionError> {
         let lost = |why: String| SessionError::ControlLost(why);
         loop {
             tokio::select! {
                 biased;
                 item = self.control.incoming.next() => {
                     let item = item.ok_or_else(|| lost("it ended".to_owned()))?;
-                    return match R::read(item.map_err(lost)?)? {
-                        Message::Close(status) if status.is_ok() => Err(SessionError::Closed),
-                        Message::Close(status) => Err(SessionError::Peer(status)),
-                        message => Ok(message),
-                    };
+                    return item.map_err(lost);
                 }
                 room = self.control.outgoing.reserve(), if !self.queue.is_empty() => {
                     let room = room.map_err(|_| lost("nobody reads it".to_owned()))?;
@@ -103,7 +119,7 @@ impl<R: Role> Wire<R> {
     }
 
     /// Says why the session ends, and ends the stream.
-    pub(super) async fn close(mut self, error: &SessionError, limit: Duration) {
+    pub(crate) async fn close(mut self, error: &SessionError, limit: Duration) {
         if let Some(message) = R::write(Message::Close(error.status())) {
             self.queue.push_back(message);
         }
@@ -128,6 +144,14 @@ impl<R: Role> Wire<R> {
                 break;
             }
         }
+    }
+}
+
+/// The peer's word that the session ends.
+pub(crate) fn ended(status: Status) -> SessionError {
+    match status.is_ok() {
+        true => SessionError::Closed,
+        false => SessionError::Peer(status),
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Faults {
     pub cut_at: Option<u64>,
     /// READs of less than 4 KiB give wrong bytes, as from the memory of somebody else.
     pub wrong_nonce: bool,
+    /// Work whose last byte arrives as another one, by its number over all endpoints, from 0.
+    pub corrupt: Range<u64>,
     /// Bytes that all endpoints together may register.
     pub memory_limit: usize,
     /// Endpoints that there can be.
@@ -66,6 +68,7 @@ impl Default for Faults {
             lose: Vec::new(),
             cut_at: None,
             wrong_nonce: false,
+            corrupt: 0..0,
             memory_limit: usize::MAX,
             endpoints: usize::MAX,
             refuse_in_error: false,

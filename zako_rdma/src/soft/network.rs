@@ -74,6 +74,7 @@ pub(super) struct Posted {
     pub(super) due: Instant,
     tries: u8,
     lose: bool,
+    corrupt: bool,
 }
 
 /// What became of a try.
@@ -302,6 +303,7 @@ impl Network {
             false => self.random.random_range(self.faults.delay.clone()),
         };
         let lose = self.faults.lose.contains(&works);
+        let corrupt = self.faults.corrupt.contains(&works);
         let refuse = self.faults.refuse_in_error;
         let pair = match self.pair(number) {
             Ok(pair) => pair,
@@ -335,6 +337,7 @@ impl Network {
                 due: Instant::now() + delay,
                 tries: 0,
                 lose,
+                corrupt,
             }),
         }
         if pair.state == PairState::Error {
@@ -373,7 +376,7 @@ impl Network {
                 pair.end(posted, Err(flushed()));
                 continue;
             };
-            let error = match self.attempt(&from, &to, &mut posted.work) {
+            let error = match self.attempt(&from, &to, &mut posted) {
                 Tried::Done(bytes) => {
                     self.pair(number)?.end(posted, Ok(bytes));
                     continue;
@@ -403,7 +406,7 @@ impl Network {
         }
     }
 
-    fn attempt(&mut self, from: &Address, to: &Address, work: &mut Work) -> Tried {
+    fn attempt(&mut self, from: &Address, to: &Address, posted: &mut Posted) -> Tried {
         let (cut, wrong) = (self.cut, self.faults.wrong_nonce);
         let Some(peer) = self.pairs.get_mut(&to.queue_pair) else {
             return Tried::Silence;
@@ -419,7 +422,11 @@ impl Network {
         }
         let refused =
             |text: &str| Tried::Refused(FabricError::new(FailureKind::RemoteAccess, text));
-        match work {
+        let spoil = |bytes: &mut [u8]| match bytes.last_mut() {
+            Some(last) if posted.corrupt => *last ^= 1,
+            _ => {}
+        };
+        match &mut posted.work {
             Work::Read {
                 into,
                 length,
@@ -432,6 +439,7 @@ impl Network {
                         if wrong && bytes < SHORT {
                             into[..bytes].reverse();
                         }
+                        spoil(&mut into[..bytes]);
                         Tried::Done(*length)
                     }
                     _ => refused("the peer allows no READ there"),
@@ -444,6 +452,7 @@ impl Network {
                 key,
             } => {
                 let bytes = *length as usize;
+                spoil(&mut from[..bytes]);
                 match peer.region(*key, *address, bytes, true) {
                     Some((slab, offset)) if slab.write_at(offset, &from[..bytes]) => {
                         Tried::Done(*length)
@@ -461,6 +470,7 @@ impl Network {
                     return refused("the peer receives less");
                 }
                 into[..bytes].copy_from_slice(&from[..bytes]);
+                spoil(&mut into[..bytes]);
                 peer.complete(id, Ok(*length), into);
                 Tried::Done(*length)
             }

@@ -2,8 +2,10 @@
 //!
 //! The bytes move by `zako_rdma::session`; here they come from the store and go to it.
 
+mod call;
 mod get;
 mod network;
+mod probe;
 mod put;
 mod rights;
 mod service;
@@ -12,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use network::{Network, ParseNetworkError};
+use parking_lot::Mutex;
+pub(super) use probe::{LONGEST_MESSAGE, ProbeService};
 pub(super) use service::RdmaService;
 use zako_rdma::fabric::Fabric;
 use zako_rdma::session::{Budget, BudgetLimits, BudgetUsed, SessionOptions};
@@ -43,6 +47,8 @@ pub struct RdmaOptions {
 pub(super) struct RdmaRoad {
     options: RdmaOptions,
     budget: Budget,
+    /// The connections that have a probe.
+    probing: Mutex<Vec<Arc<Peer>>>,
 }
 
 impl RdmaOptions {
@@ -65,6 +71,7 @@ impl RdmaRoad {
         Self {
             budget: Budget::new(options.limits),
             options,
+            probing: Mutex::default(),
         }
     }
 

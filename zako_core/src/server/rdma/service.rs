@@ -2,23 +2,20 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
+use futures::stream::BoxStream;
+use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 use zako_protobuf::rdma::rdma_server::Rdma;
 use zako_protobuf::rdma::{ClientMessage, ServerMessage};
-use zako_rdma::fabric::FailureKind;
-use zako_rdma::session::{self, Code, Control, Request as Asked, Server, SessionError};
+use zako_rdma::session::{self, Control, Request as Asked, Server, SessionError};
 
+use super::call::{self, Admitted};
 use super::rights::Rights;
 use super::{RdmaRoad, get, put};
 use crate::cas::{CasError, ErrorKind};
 use crate::negotiate::Access;
 use crate::server::connection::Shared;
-use crate::server::gated::{TOKEN, peer};
 use crate::server::status::to_status;
 
 /// Messages between a session and its call.
@@ -40,40 +37,12 @@ impl Rdma for RdmaService {
         &self,
         request: Request<Streaming<ClientMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let shared = &self.0;
-        let peer = peer(request.extensions())?;
-        let road = match &shared.rdma {
-            Some(road) => Arc::clone(road),
-            None => {
-                let error = CasError::new(ErrorKind::Unsupported, "this server has no RDMA");
-                return Err(to_status(&error));
-            }
-        };
-        road.check(peer).map_err(|error| to_status(&error))?;
-        let token = request.metadata().get(TOKEN).map(|token| token.as_bytes());
-        let rights = Rights::of(&shared.gate, peer, token)?;
+        let Admitted { peer, road, rights } = Admitted::of(&self.0, &request)?;
         tracing::debug!(peer = ?peer.addr(), "an RDMA session begins");
-
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let control = Control::new(outgoing, request.into_inner());
-        let (ended, end) = oneshot::channel();
-        let session = run(Arc::clone(shared), road, control, rights);
-        shared.calls.tasks.spawn(async move {
-            let error = session.await;
-            match &error {
-                // Its text says how to raise the limit, which only this side can do.
-                SessionError::Fabric(cause) if cause.kind() == FailureKind::MemoryLimit => {
-                    tracing::warn!(%error, "there is no RDMA for a client");
-                }
-                _ => tracing::debug!(%error, "an RDMA session ended"),
-            }
-            let _ = ended.send(error);
-        });
-        // The session's last word is in its messages too; a caller that only looks at the
-        // call's status must not take a broken session for a proper end.
-        let last = stream::once(end).filter_map(|end| async { status(&end.ok()?).map(Err) });
-        let answers = ReceiverStream::new(answers).map(Ok).chain(last);
-        Ok(Response::new(answers.boxed()))
+        let session = run(Arc::clone(&self.0), road, control, rights);
+        Ok(Response::new(call::answers(&self.0, answers, session)))
     }
 }
 
@@ -142,11 +111,4 @@ fn refuse(asked: Asked, error: &CasError) {
         Asked::Get(request) => request.refuse(status),
         Asked::Put(request) => request.refuse(status),
     }
-}
-
-/// The status of the call, if its end is not a proper one.
-fn status(error: &SessionError) -> Option<Status> {
-    let status = error.status();
-    (status.code != Code::Ok)
-        .then(|| Status::new(tonic::Code::from_i32(status.code as i32), status.message))
 }

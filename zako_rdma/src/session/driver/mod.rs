@@ -22,8 +22,8 @@ use crate::session::options::SessionOptions;
 use crate::session::pulling::{Granted, Piece, Pulling};
 use crate::session::server::Request;
 use crate::session::shares::{Share, Shares};
-use crate::session::state::{Lifecycle, Verdict};
-use crate::session::wire::{Control, Wire};
+use crate::session::state::Verdict;
+use crate::session::wire::Control;
 
 /// Messages that a peer may leave unread beside those that slots and transfers make.
 const UNREAD: usize = 1024;
@@ -83,14 +83,8 @@ pub(super) async fn start<R: Role>(
     requests: Option<mpsc::UnboundedSender<Request>>,
 ) -> Result<Link, SessionError> {
     let slots = options.exposed_slots as usize + options.pull_slots as usize;
-    let setup = Setup {
-        card: None,
-        lifecycle: Lifecycle::default(),
-        wire: Wire::new(control, UNREAD + 4 * (slots + options.transfers as usize)),
-        options,
-        fabric,
-        budget: budget.clone(),
-    };
+    let unread = UNREAD + 4 * (slots + options.transfers as usize);
+    let setup = Setup::new(fabric, control, options, budget, unread);
     let (opened, open) = oneshot::channel();
     tokio::spawn(run(setup, requests, opened));
     open.await
