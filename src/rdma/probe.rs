@@ -104,16 +104,14 @@ pub(crate) async fn run(
     connection.transport = TransportChoice::Grpc;
     let client = Client::connect(url, connection).await?;
 
-    output.line(format_args!("{} → {url}\n\n{Head}", port.fabric.name()))?;
+    output.line(format_args!("{} → {url}", port.fabric.name()))?;
     output.flush()?;
     let mut printed = Ok(());
+    let mut begun = false;
     let each = |measured: &Measured| {
         if printed.is_ok() {
-            printed = output.record(&Row::from(measured));
-        }
-        // They come slowly, also through a pipe.
-        if printed.is_ok() {
-            printed = output.flush();
+            printed = print(measured, !begun, output);
+            begun = true;
         }
     };
     let found = client.probe_rdma(port.fabric, &options, each).await;
@@ -139,6 +137,15 @@ pub(crate) async fn run(
              their firmware, cables and switches, and the memory of both machines are checked.",
         )),
     }
+}
+
+fn print(measured: &Measured, first: bool, output: &mut Output) -> Result<(), Failure> {
+    if first {
+        output.line(format_args!("\n{Head}"))?;
+    }
+    output.record(&Row::from(measured))?;
+    // They come slowly, also through a pipe.
+    output.flush()
 }
 
 fn options(args: &ProbeArgs) -> Result<ProbeOptions, Failure> {
@@ -200,6 +207,8 @@ fn broken(error: &SessionError) -> Failure {
             _ => Failure::new(Exit::Failed, text),
         },
         SessionError::Limit(_) => full(text),
+        SessionError::Closed => Failure::new(Exit::Unreachable, "the server has ended the probe")
+            .advise("It is stopping. Try again when it runs."),
         SessionError::Timeout(_) | SessionError::ControlLost(_) => {
             Failure::new(Exit::Unreachable, text)
                 .advise("Is the server running still? Its log says how the probe ended.")
