@@ -27,7 +27,7 @@ pub(crate) struct ClientKeys {
     #[serde(deserialize_with = "from_text")]
     pub(crate) transport: Option<TransportChoice>,
 
-    /// This machine's RDMA device: auto (the best one), or DEVICE[:PORT[:GID_INDEX]] as
+    /// This machine's RDMA device: auto (the best one), or `DEVICE[:PORT[:GID_INDEX]]` as
     /// `zako rdma devices` lists them [env: ZAKO_RDMA_DEVICE] [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "Server")]
     #[serde(deserialize_with = "from_text")]

@@ -101,7 +101,7 @@ pub(crate) struct ServerKeys {
     pub(crate) drain_timeout: Option<Period>,
 
     /// Whether to offer RDMA to clients of the networks of --rdma-trust, and on which
-    /// device: auto (the best one, if there is one), off, or DEVICE[:PORT[:GID_INDEX]]
+    /// device: auto (the best one, if there is one), off, or `DEVICE[:PORT[:GID_INDEX]]`
     /// as `zako rdma devices` lists them [env: ZAKO_RDMA] [default: auto]
     #[arg(long, value_name = "DEVICE", help_heading = "RDMA")]
     #[serde(deserialize_with = "from_text")]

@@ -52,7 +52,7 @@ pub(crate) struct ProbeArgs {
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rounds: u32,
 
-    /// This machine's RDMA device: auto (the best one), or DEVICE[:PORT[:GID_INDEX]] as
+    /// This machine's RDMA device: auto (the best one), or `DEVICE[:PORT[:GID_INDEX]]` as
     /// `zako rdma devices` lists them [env: ZAKO_RDMA_DEVICE] [default: auto]
     #[arg(long, value_name = "DEVICE")]
     rdma_device: Option<DeviceChoice>,
