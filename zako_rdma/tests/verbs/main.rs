@@ -3,7 +3,7 @@
 //! Where there is none, nothing is tested, which is said loudly; it is a failure if
 //! `ZAKO_RDMA_DEVICE` names the device that should be there. Arguments choose cases by
 //! a part of their name.
-#![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used)]
 
 mod endpoints;
 mod exchanges;
@@ -88,7 +88,8 @@ fn main() -> ExitCode {
     }
     println!("\nverbs: {passed} passed, {failed} failed");
     match failed {
-        0 if passed > 0 => ExitCode::SUCCESS,
+        // Those who choose may choose none of these.
+        0 if passed > 0 || !filters.is_empty() => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
 }
