@@ -26,6 +26,8 @@ pub enum PayloadField {
     Data,
     /// `UploadRequest.chunk`.
     Chunk,
+    /// `data` of `google.bytestream`'s `ReadResponse` and `WriteRequest`.
+    ByteStream,
 }
 
 impl PayloadField {
@@ -34,6 +36,7 @@ impl PayloadField {
         match self {
             Self::Data => 1,
             Self::Chunk => 2,
+            Self::ByteStream => 10,
         }
     }
 

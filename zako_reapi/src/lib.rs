@@ -1,0 +1,5 @@
+//! The faces of Zako that build tools speak: the cache part of the Remote Execution API
+//! v2, and the HTTP cache, over one store.
+#![forbid(unsafe_code)]
+
+pub mod proto;
