@@ -2,4 +2,11 @@
 //! v2, and the HTTP cache, over one store.
 #![forbid(unsafe_code)]
 
+pub mod cache;
+pub mod digest;
+pub mod grpc;
+mod pending;
 pub mod proto;
+
+pub use cache::{Cache, CacheOptions};
+pub use pending::{AliasOptions, AliasTable};

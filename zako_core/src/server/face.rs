@@ -28,7 +28,7 @@ use super::idle_body::IdleBody;
 use super::sendfile::Road;
 use super::status::bad_frame;
 use super::stream_body;
-use super::transport::{grpc_response, not_grpc, uncompressed, unary_response};
+use super::transport::{grpc_response, not_grpc, unary_response, uncompressed};
 use crate::cas::Blob;
 use crate::negotiate::Peer;
 use crate::transport::grpc::frame::{self, PayloadField};
@@ -117,11 +117,11 @@ impl Call {
     ///
     /// # Errors
     /// The answer to what is no gRPC call, or one whose messages are compressed.
-    pub fn open(self) -> Result<(CallBody, Answering), Reply> {
+    pub fn open(self) -> Result<(CallBody, Answering), Box<Reply>> {
         if let Some(refusal) = not_grpc(&self.head) {
-            return Err(Reply(refusal.map(Inner::Body)));
+            return Err(Box::new(Reply(refusal.map(Inner::Body))));
         }
-        uncompressed(&self.head.headers).map_err(Reply::status)?;
+        uncompressed(&self.head.headers).map_err(|status| Box::new(Reply::status(status)))?;
         let body = self
             .shared
             .request_body(Body::new(self.body), self.deadline);

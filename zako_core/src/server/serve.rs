@@ -224,7 +224,8 @@ async fn set_serving(health: &HealthReporter, shared: &Shared, serving: bool) {
     ];
     let faces = shared.faces.iter();
     let faces = faces.flat_map(|face| face.services().iter().copied());
-    for service in services.into_iter().chain(rdma).chain(faces) {
+    let all: Vec<&str> = services.into_iter().chain(rdma).chain(faces).collect();
+    for service in all {
         health.set_service_status(service, status).await;
     }
 }

@@ -41,8 +41,7 @@ pub(super) fn framed(
         };
         std::future::ready(Some(frames))
     });
-    let frames = frames.flat_map(|frames| {
-        futures::stream::iter(frames.into_iter().map(Ok::<_, Infallible>))
-    });
+    let frames = frames
+        .flat_map(|frames| futures::stream::iter(frames.into_iter().map(Ok::<_, Infallible>)));
     Body::new(StreamBody::new(frames))
 }

@@ -1,0 +1,10 @@
+//! The directories of a tree.
+
+use zako_core::server::{Call, Reply};
+
+use super::{Refused, unknown_method};
+use crate::cache::Cache;
+
+pub(super) async fn answer(_: &Cache, _: Call) -> Result<Reply, Refused> {
+    Err(unknown_method().into())
+}
