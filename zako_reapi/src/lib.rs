@@ -8,5 +8,5 @@ pub mod grpc;
 mod pending;
 pub mod proto;
 
-pub use cache::{Cache, CacheOptions};
+pub use cache::{ActionUpdates, Cache, CacheOptions};
 pub use pending::{AliasOptions, AliasTable};
