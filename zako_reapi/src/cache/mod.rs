@@ -11,6 +11,7 @@ mod values;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use actions::Hit;
 pub(crate) use directories::Walk;
 use tokio::sync::Semaphore;
 pub use upload::Upload;
