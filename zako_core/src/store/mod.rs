@@ -3,6 +3,7 @@
 pub mod local;
 mod memory;
 mod read_through;
+mod upload_name;
 
 pub use local::{Clock, Durability, LocalStore, StoreOptions, SystemClock, VerifyOnRead};
 pub use memory::MemoryStore;
