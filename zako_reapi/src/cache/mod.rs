@@ -10,7 +10,8 @@ use std::time::Duration;
 
 pub use upload::Upload;
 
-use crate::pending::{AliasTable, Staging};
+use zako_core::alias::AliasTable;
+use zako_core::cas::{Result, Staging};
 
 /// A store as build tools see it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -57,6 +58,14 @@ impl Cache {
             aliases,
             options: Arc::new(options),
         }
+    }
+
+    /// Ends the table of names. The store is its owner's to close.
+    ///
+    /// # Errors
+    /// Those of [`AliasTable::close`].
+    pub async fn close(&self) -> Result<()> {
+        self.aliases.close().await
     }
 
     /// What it allows.
