@@ -5,8 +5,6 @@
 pub mod cache;
 pub mod digest;
 pub mod grpc;
-mod pending;
 pub mod proto;
 
 pub use cache::{ActionUpdates, Cache, CacheOptions};
-pub use pending::{AliasOptions, AliasTable};

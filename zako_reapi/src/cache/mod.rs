@@ -16,7 +16,8 @@ pub(crate) use directories::Walk;
 use tokio::sync::Semaphore;
 pub use upload::Upload;
 
-use crate::pending::{AliasTable, Staging};
+use zako_core::alias::AliasTable;
+use zako_core::cas::{Result, Staging};
 
 /// A store as build tools see it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -78,6 +79,14 @@ impl Cache {
             options: Arc::new(options),
             trees: Arc::new(Semaphore::new(references::TREES_KIB)),
         }
+    }
+
+    /// Ends the table of names. The store is its owner's to close.
+    ///
+    /// # Errors
+    /// Those of [`AliasTable::close`].
+    pub async fn close(&self) -> Result<()> {
+        self.aliases.close().await
     }
 
     /// What it allows.

@@ -7,7 +7,7 @@ use zako_core::BlobRange;
 use zako_core::cas::{Blob, CasError, ErrorKind, Lease, Result};
 
 use super::Cache;
-use crate::pending::{Alias, AliasKey};
+use zako_core::alias::{Alias, AliasKey};
 
 impl Cache {
     /// Opens the value under a key; `None` if there is none, or its blob was evicted.
