@@ -7,4 +7,4 @@ pub mod digest;
 pub mod grpc;
 pub mod proto;
 
-pub use cache::{Cache, CacheOptions};
+pub use cache::{ActionUpdates, Cache, CacheOptions};

@@ -5,6 +5,7 @@ mod asset;
 mod bytestream;
 mod capabilities;
 mod cas;
+mod fields;
 mod tree;
 
 use std::sync::Arc;
