@@ -2,6 +2,7 @@
 //! values under keys, over one store and one table of aliases.
 
 mod actions;
+mod assets;
 mod blobs;
 mod directories;
 mod references;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use actions::Hit;
+pub(crate) use assets::{Asset, AssetKind, AssetName};
 pub(crate) use directories::Walk;
 use tokio::sync::Semaphore;
 pub use upload::Upload;
