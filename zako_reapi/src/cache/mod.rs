@@ -2,6 +2,7 @@
 //! values under keys, over one store and one table of aliases.
 
 mod blobs;
+mod sweep;
 mod upload;
 mod values;
 
