@@ -37,7 +37,7 @@ pub(super) struct Upload {
     /// hashed.
     known: bool,
     /// Of a staged upload.
-    witness: Option<Box<dyn Witness>>,
+    pub(super) witness: Option<Box<dyn Witness>>,
     length: u64,
     /// The end of what is preallocated.
     allocated: u64,
@@ -264,9 +264,6 @@ impl Upload {
         for data in data {
             if !self.known {
                 self.hasher.update(data);
-            }
-            if let Some(witness) = &mut self.witness {
-                witness.update(data);
             }
         }
         let (from, to) = (before / WRITEBACK_STEP, self.length / WRITEBACK_STEP);
