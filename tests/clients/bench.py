@@ -102,7 +102,15 @@ class Bench:
         """The names of the actions that ran, since the trace was last begun."""
         return sorted(self.trace.read_text().split()) if self.trace.exists() else []
 
-    def run(self, name, command, env=None, meanwhile=None, cwd=None, may_fail=False):
+    def begin(self, log, command, env=None):
+        """Starts a command in the workspace, with what it says in a log."""
+        with open(log, "ab") as out:
+            return subprocess.Popen(
+                [str(word) for word in command], cwd=self.work, env=env or self.environment(),
+                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
+            )
+
+    def run(self, name, command, env=None, meanwhile=None, may_fail=False):
         """Runs a command to its end, with what it says in a log. Returns the text.
 
         `meanwhile` is called again and again while it runs, until it returns true.
@@ -110,11 +118,7 @@ class Bench:
         self.runs += 1
         log = self.log_path(f"{self.runs:02}-{name}")
         words = [str(word) for word in command]
-        with open(log, "wb") as out:
-            process = subprocess.Popen(
-                words, cwd=cwd or self.work, env=env or self.environment(),
-                stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, start_new_session=True,
-            )
+        process = self.begin(log, words, env)
         end = time.monotonic() + PATIENCE_S
         while process.poll() is None:
             if meanwhile and meanwhile():

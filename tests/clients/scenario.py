@@ -101,6 +101,8 @@ def run(client, bench, report):
         return f"{len(client.rerun)} of {len(client.actions)} actions ran again"
 
     def killed():
+        if client.dies_with_cache:
+            raise NotApplicable(client.dies_with_cache)
         bench.server.ensure()
         client.write(bench, "second")
         kill = KillOnce(client, bench)
@@ -111,8 +113,6 @@ def run(client, bench, report):
             failure = error
         if not kill.done:
             raise failure or Failure("the build ended before the server could be killed")
-        if client.dies_with_cache:
-            raise NotApplicable(client.dies_with_cache)
         if failure:
             raise failure
         plain = rebuild(client, bench, "without", cached=False).outputs
