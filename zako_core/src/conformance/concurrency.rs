@@ -180,6 +180,6 @@ async fn write(cas: &Arc<dyn Cas>, digest: &Digest, data: &Bytes, step: usize) -
     writer.commit().await
 }
 
-fn panicked(error: tokio::task::JoinError) -> Violation {
+pub(super) fn panicked(error: tokio::task::JoinError) -> Violation {
     Violation::new(format!("a call panicked: {error}"))
 }

@@ -28,7 +28,8 @@ pub(super) struct RequestBody {
 
 /// Why no more of a body comes before its end.
 #[derive(Debug)]
-pub(super) enum Broken {
+#[non_exhaustive]
+pub enum Broken {
     /// The peer went away or gave the call up.
     Gone(Status),
     /// Nothing that counts came for too long.

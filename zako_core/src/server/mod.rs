@@ -12,6 +12,7 @@ mod connection;
 mod deadline;
 mod download;
 mod entries;
+mod face;
 mod gated;
 mod idle_body;
 mod listen;
@@ -23,6 +24,7 @@ mod sendfile;
 mod serve;
 mod status;
 mod store;
+mod stream_body;
 mod transport;
 mod upload;
 mod watch;
@@ -30,11 +32,12 @@ mod watch;
 use std::fmt;
 use std::sync::Arc;
 
+pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use listen::{ListenAddr, ParseListenAddrError};
 pub use options::{MaintenanceAccess, ServerOptions};
 pub use rdma::{Network, ParseNetworkError, RdmaOptions};
 pub use serve::BoundServer;
-pub use status::to_status;
+pub use status::{bad_frame, bad_request, to_status};
 
 use crate::cas::{Cas, Maintain, Result};
 use crate::negotiate::{Clock, SystemClock};
@@ -46,6 +49,7 @@ pub struct Server {
     clock: Arc<dyn Clock>,
     options: ServerOptions,
     rdma: Option<RdmaOptions>,
+    faces: Vec<Arc<dyn Face>>,
 }
 
 impl Server {
@@ -57,6 +61,7 @@ impl Server {
             clock: Arc::new(SystemClock),
             options,
             rdma: None,
+            faces: Vec::new(),
         }
     }
 
@@ -64,6 +69,13 @@ impl Server {
     #[must_use]
     pub fn with_rdma(mut self, rdma: RdmaOptions) -> Self {
         self.rdma = Some(rdma);
+        self
+    }
+
+    /// Answers the calls of other services too.
+    #[must_use]
+    pub fn with_face(mut self, face: Arc<dyn Face>) -> Self {
+        self.faces.push(face);
         self
     }
 
@@ -95,6 +107,7 @@ impl Server {
             self.clock,
             self.options,
             self.rdma,
+            self.faces,
         ))
     }
 }

@@ -18,6 +18,7 @@ use zako_protobuf::store::store_server::StoreServer;
 
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
+use super::face::Face;
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
 use super::options::ServerOptions;
@@ -53,6 +54,7 @@ impl BoundServer {
         clock: Arc<dyn Clock>,
         options: ServerOptions,
         rdma: Option<RdmaOptions>,
+        faces: Vec<Arc<dyn Face>>,
     ) -> Self {
         Self {
             listener,
@@ -63,6 +65,7 @@ impl BoundServer {
                 calls: Calls::new(options.download_idle_timeout),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
+                faces,
                 began: Instant::now(),
                 slots: Arc::new(Slots::new()),
                 uploads: TaskTracker::new(),
@@ -181,9 +184,13 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     let (health, health_service) = tonic_health::server::health_reporter();
     set_serving(&health, shared, true).await;
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let own = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(zako_protobuf::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let faces = shared.faces.iter();
+        faces.fold(own, |builder, face| {
+            builder.register_encoded_file_descriptor_set(face.descriptors())
+        })
     };
     let broken = |error: tonic_reflection::server::Error| {
         CasError::new(ErrorKind::Internal, "reflection can't be set up").with_source(error)
@@ -215,7 +222,10 @@ async fn set_serving(health: &HealthReporter, shared: &Shared, serving: bool) {
         "zako.v1.batch.Batch",
         "zako.v1.store.Store",
     ];
-    for service in services.into_iter().chain(rdma) {
+    let faces = shared.faces.iter();
+    let faces = faces.flat_map(|face| face.services().iter().copied());
+    let all: Vec<&str> = services.into_iter().chain(rdma).chain(faces).collect();
+    for service in all {
         health.set_service_status(service, status).await;
     }
 }

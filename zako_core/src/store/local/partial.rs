@@ -1,8 +1,9 @@
 //! Interrupted uploads of large blobs, waiting to be resumed.
 //!
-//! A partial upload is a file `<digest>.<number>` whose length is what is held.
-//! After a loss of power its content may be anything: whoever resumes it hashes
-//! what is there, and the blob's hash decides.
+//! A partial upload is a file `<digest>.<number>`, or `staged-<key>.<number>` if its
+//! blob's digest is not known yet, whose length is what is held. After a loss of
+//! power its content may be anything: whoever resumes it hashes what is there, and
+//! the blob's hash decides, or the upload's witness.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,15 +16,16 @@ use zako_digest::hash::Hasher;
 
 use super::io::{Access, Backend, BackendFile};
 use super::space::Space;
-use crate::Digest;
-use crate::cas::{CasError, Result};
+use crate::cas::{CasError, Result, UploadKey};
+use crate::store::upload_name::UploadName;
+use crate::{Digest, Hash};
 
 #[derive(Debug)]
 pub(super) struct Partials {
     dir: PathBuf,
     backend: Arc<dyn Backend>,
     space: Arc<Space>,
-    parked: Mutex<HashMap<Digest, Parked>>,
+    parked: Mutex<HashMap<UploadName, Parked>>,
     next: AtomicU64,
     /// Of running and parked uploads together.
     bytes: AtomicU64,
@@ -37,10 +39,16 @@ pub(super) struct Parked {
     pub(super) since: SystemTime,
     /// Has seen all its bytes, if they were written by this process.
     pub(super) hasher: Option<Box<Hasher>>,
+    /// Whether it was found when the store opened.
+    pub(super) recovered: bool,
 }
 
 /// So many are kept; then the oldest goes. Bounds the memory for their hashers.
 const MOST_PARKED: usize = 8192;
+
+/// How the names of files begin whose blob's digest is not known. No digest begins
+/// so, and an older version takes them for litter.
+const STAGED: &str = "staged-";
 
 impl Partials {
     pub(super) fn new(dir: PathBuf, backend: Arc<dyn Backend>, space: Arc<Space>) -> Self {
@@ -62,17 +70,10 @@ impl Partials {
             .map_err(|error| CasError::io("listing partial uploads", &self.dir, error))?;
         for entry in entries {
             let path = self.dir.join(&entry.name);
-            let Some((digest, number)) = entry
-                .name
-                .rsplit_once('.')
-                .and_then(|(digest, number)| {
-                    Some((
-                        digest.parse::<Digest>().ok()?,
-                        u64::from(number.parse::<u32>().ok()?),
-                    ))
-                })
-                .filter(|(digest, _)| entry.length <= digest.size())
-            else {
+            let Some((name, number)) = parse(&entry.name).filter(|(name, _)| match name {
+                UploadName::Blob(digest) => entry.length <= digest.size(),
+                UploadName::Staged(_) => true,
+            }) else {
                 // Made by no version of this store.
                 let _ = self.backend.remove(&path);
                 continue;
@@ -92,21 +93,23 @@ impl Partials {
                 length: entry.length,
                 since: entry.modified,
                 hasher: None,
+                recovered: true,
             };
-            self.park(digest, parked);
+            self.park(name, parked);
         }
         Ok(())
     }
 
     /// Begins a partial upload.
-    pub(super) fn create(&self, digest: &Digest) -> Result<(PathBuf, Arc<dyn BackendFile>)> {
+    pub(super) fn create(&self, name: &UploadName) -> Result<(PathBuf, Arc<dyn BackendFile>)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{}.{number}", digest.file_name()));
+        let path = self.dir.join(match name {
+            UploadName::Blob(digest) => format!("{}.{number}", digest.file_name()),
+            UploadName::Staged(key) => format!("{STAGED}{key}.{number}"),
+        });
         match self.backend.create(&path) {
             Ok(file) => Ok((path, file)),
-            Err(error) => {
-                Err(CasError::io("beginning an upload", &path, error).with_digest(*digest))
-            }
+            Err(error) => Err(name.mark(CasError::io("beginning an upload", &path, error))),
         }
     }
 
@@ -116,31 +119,31 @@ impl Partials {
             .map_err(|error| CasError::io("resuming an upload", &parked.path, error))
     }
 
-    /// How many bytes of the blob can be resumed.
-    pub(super) fn held(&self, digest: &Digest) -> u64 {
+    /// How many bytes of the upload can be resumed.
+    pub(super) fn held(&self, name: &UploadName) -> u64 {
         self.parked
             .lock()
-            .get(digest)
+            .get(name)
             .map_or(0, |parked| parked.length)
     }
 
-    /// Takes the blob's parked upload, for one writer alone.
-    pub(super) fn claim(&self, digest: &Digest) -> Option<Parked> {
-        self.parked.lock().remove(digest)
+    /// Takes the parked upload of this name, for one writer alone.
+    pub(super) fn claim(&self, name: &UploadName) -> Option<Parked> {
+        self.parked.lock().remove(name)
     }
 
-    /// Keeps an upload for later; of two of one blob, the longer one. An empty one
+    /// Keeps an upload for later; of two of one name, the longer one. An empty one
     /// is not worth keeping.
-    pub(super) fn park(&self, digest: Digest, parked: Parked) {
+    pub(super) fn park(&self, name: UploadName, parked: Parked) {
         if parked.length == 0 {
             self.discard(&parked);
             return;
         }
         let dropped = {
             let mut all = self.parked.lock();
-            match all.get(&digest) {
+            match all.get(&name) {
                 Some(other) if other.length >= parked.length => Some(parked),
-                _ => all.insert(digest, parked),
+                _ => all.insert(name, parked),
             }
         };
         if let Some(dropped) = dropped {
@@ -162,9 +165,9 @@ impl Partials {
         self.space.free(parked.length);
     }
 
-    /// Removes the parked upload of a blob that is stored now.
-    pub(super) fn discard_of(&self, digest: &Digest) {
-        if let Some(parked) = self.claim(digest) {
+    /// Removes the parked upload of what is stored now.
+    pub(super) fn discard_of(&self, name: &UploadName) {
+        if let Some(parked) = self.claim(name) {
             self.discard(&parked);
         }
     }
@@ -174,7 +177,11 @@ impl Partials {
     pub(super) fn discard_where(&self, mut present: impl FnMut(&Digest) -> bool) {
         let found: Vec<Parked> = {
             let mut all = self.parked.lock();
-            all.extract_if(|digest, _| present(digest))
+            let mut is_present = |name: &UploadName| match name {
+                UploadName::Blob(digest) => present(digest),
+                UploadName::Staged(_) => false,
+            };
+            all.extract_if(|name, _| is_present(name))
                 .map(|(_, parked)| parked)
                 .collect()
         };
@@ -204,8 +211,8 @@ impl Partials {
             let oldest = all
                 .iter()
                 .min_by_key(|(_, parked)| parked.since)
-                .map(|(digest, _)| *digest);
-            oldest.and_then(|digest| all.remove(&digest))
+                .map(|(name, _)| *name);
+            oldest.and_then(|name| all.remove(&name))
         };
         match oldest {
             Some(parked) => {
@@ -236,4 +243,14 @@ impl Partials {
         self.count_written(bytes);
         self.space.add(bytes);
     }
+}
+
+/// What a file's name says.
+fn parse(file: &str) -> Option<(UploadName, u64)> {
+    let (name, number) = file.rsplit_once('.')?;
+    let name = match name.strip_prefix(STAGED) {
+        Some(key) => UploadKey::from_bytes(*key.parse::<Hash>().ok()?.as_bytes()).into(),
+        None => name.parse::<Digest>().ok()?.into(),
+    };
+    Some((name, u64::from(number.parse::<u32>().ok()?)))
 }
