@@ -19,6 +19,8 @@ class Shelf:
 
     def __init__(self, root):
         self.root = root
+        # What failed isn't tried again for a tool's next configuration.
+        self.failed = {}
 
     def debian(self, package, command):
         """Whether `command` had to be installed, which takes Debian and root."""
@@ -45,8 +47,9 @@ class Shelf:
             return path, ""
         if not shutil.which("npm"):
             raise Skip("npm is not installed, which gets it")
-        with Fresh(folder):
-            run(["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, f"{package}@{version}"])
+        with Fresh(folder, self.failed):
+            run(["npm", "install", "--no-audit", "--no-fund", "--fetch-retries=1",
+                 "--fetch-retry-mintimeout=1000", "--prefix", folder, f"{package}@{version}"])
         return path, f"{package} {version}"
 
     def python(self, name, version, also=(), interpreter=sys.executable):
@@ -54,7 +57,7 @@ class Shelf:
         folder = self.root / f"{name}-{version}"
         if (folder / "complete").exists():
             return folder, ""
-        with Fresh(folder):
+        with Fresh(folder, self.failed):
             run([interpreter, "-m", "venv", folder])
             run([folder / "bin/pip", "install", "--quiet", f"{name}=={version}", *also])
             (folder / "complete").touch()
@@ -64,16 +67,19 @@ class Shelf:
 class Fresh:
     """A folder that is made anew, and isn't left behind half full."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, folder, failed):
+        self.folder, self.failed = folder, failed
 
     def __enter__(self):
+        if self.folder in self.failed:
+            raise self.failed[self.folder]
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind, error, _):
         if kind:
             shutil.rmtree(self.folder, ignore_errors=True)
+            self.failed[self.folder] = error
 
 
 def interpreter(version):
