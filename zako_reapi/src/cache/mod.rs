@@ -6,6 +6,7 @@ mod assets;
 mod blobs;
 mod directories;
 mod references;
+mod sweep;
 mod upload;
 mod values;
 
