@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use tonic::Status;
 use zako_core::server::{Call, Reply, bad_request, to_status};
 
-use super::{Refused, fields, unknown_method};
+use super::{Refused, request, unknown_method};
 use crate::cache::{Asset, AssetKind, AssetName, Cache};
 use crate::digest::DigestFunction;
 use crate::proto::asset::{
@@ -82,7 +82,7 @@ pub(super) async fn answer(cache: &Cache, method: &str, call: Call) -> Result<Re
 async fn fetch(cache: &Cache, fetch: Fetch) -> Result<Fetched, Status> {
     check_uris(&fetch.uris)?;
     // Who names no function takes an asset of any.
-    let function = fields::function(fetch.function)?;
+    let function = request::function(fetch.function)?;
     let functions = function
         .as_ref()
         .map_or(&DigestFunction::ALL[..], std::slice::from_ref);
@@ -115,7 +115,7 @@ async fn fetch(cache: &Cache, fetch: Fetch) -> Result<Fetched, Status> {
 
 async fn push(cache: &Cache, mut push: Push) -> Result<(), Status> {
     check_uris(&push.uris)?;
-    let digest = fields::digest("digest", push.function, push.asset.digest.as_ref())?;
+    let digest = request::digest("digest", push.function, push.asset.digest.as_ref())?;
     if let Some(expires) = &push.asset.expires_at
         && (expires.seconds < 0 || !(0..1_000_000_000).contains(&expires.nanos))
     {
