@@ -4,7 +4,10 @@
 mod actions;
 mod assets;
 mod blobs;
+mod chunk_list;
+mod chunks;
 mod directories;
+mod pieces;
 mod references;
 mod sweep;
 mod upload;
@@ -15,6 +18,7 @@ use std::time::Duration;
 
 pub(crate) use actions::Hit;
 pub(crate) use assets::{Asset, AssetKind, AssetName};
+pub(crate) use chunks::AVERAGE_CHUNK;
 pub(crate) use directories::Walk;
 use tokio::sync::Semaphore;
 pub use upload::Upload;
