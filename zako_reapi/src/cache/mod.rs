@@ -3,6 +3,7 @@
 
 mod actions;
 mod blobs;
+mod by_hash;
 mod directories;
 mod references;
 mod sweep;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use actions::Hit;
+pub use by_hash::KeyedUpload;
 pub(crate) use directories::Walk;
 use tokio::sync::Semaphore;
 pub use upload::Upload;
