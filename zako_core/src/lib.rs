@@ -2,10 +2,11 @@
 //!
 //! [`cas`] has the trait [`Cas`](cas::Cas), its contract and its errors;
 //! [`store`] the stores behind it: on local disk, in memory, and one in front of
-//! another. With the feature `grpc` (on by default) come [`negotiate`],
+//! another; [`alias`] a table of other names for blobs. With the feature `grpc` (on by default) come [`negotiate`],
 //! [`transport`], [`server`] and [`client`]. With default features off this crate
 //! is the embedded store alone.
 
+pub mod alias;
 pub mod cas;
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use crate::pending::AliasKey;
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
+use zako_core::alias::AliasKey;
 use zako_core::cas::{CasError, ErrorKind, Result};
 use zako_core::{Digest, Hash};
 

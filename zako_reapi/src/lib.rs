@@ -5,8 +5,7 @@
 pub mod cache;
 pub mod digest;
 pub mod grpc;
-mod pending;
+pub mod http;
 pub mod proto;
 
-pub use cache::{Cache, CacheOptions};
-pub use pending::{AliasOptions, AliasTable};
+pub use cache::{ActionUpdates, Cache, CacheOptions};

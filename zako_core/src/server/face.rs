@@ -219,6 +219,19 @@ impl Reply {
         }
     }
 
+    /// Answers with one message that is encoded already.
+    pub fn encoded(message: &[u8]) -> Self {
+        match frame::encoded(message) {
+            Ok(message) => Self(unary_response(message)),
+            Err(error) => Self::status(bad_frame(error)),
+        }
+    }
+
+    /// Answers with a stream of messages that are encoded already.
+    pub fn messages(messages: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Self {
+        Self(grpc_response(Inner::Body(stream_body::messages(messages))))
+    }
+
     /// Answers with one message that has its head before it already.
     pub fn framed(message: Bytes) -> Self {
         Self(unary_response(message))

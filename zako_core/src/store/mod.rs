@@ -1,8 +1,11 @@
 //! The stores: on local disk, in memory, and one in front of another.
 
+pub(crate) mod keyed_hash;
 pub mod local;
 mod memory;
 mod read_through;
+pub(crate) mod slab;
+mod upload_name;
 
 pub use local::{Clock, Durability, LocalStore, StoreOptions, SystemClock, VerifyOnRead};
 pub use memory::MemoryStore;

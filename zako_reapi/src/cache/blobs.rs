@@ -6,7 +6,7 @@ use zako_core::{BlobRange, Digest};
 
 use super::Cache;
 use crate::digest::RemoteDigest;
-use crate::pending::{Alias, AliasKey};
+use zako_core::alias::{Alias, AliasKey};
 
 impl Cache {
     /// A blob's own name; `None` if no blob of this name was stored. It may be evicted.

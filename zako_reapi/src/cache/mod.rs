@@ -1,16 +1,24 @@
 //! What both faces stand on: blobs by the names of build tools, action results and
 //! values under keys, over one store and one table of aliases.
 
+mod actions;
 mod blobs;
+mod directories;
+mod references;
+mod sweep;
 mod upload;
 mod values;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use actions::Hit;
+pub(crate) use directories::Walk;
+use tokio::sync::Semaphore;
 pub use upload::Upload;
 
-use crate::pending::{AliasTable, Staging};
+use zako_core::alias::AliasTable;
+use zako_core::cas::{Result, Staging};
 
 /// A store as build tools see it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -18,14 +26,28 @@ pub struct Cache {
     store: Arc<dyn Staging>,
     aliases: AliasTable,
     options: Arc<CacheOptions>,
+    /// One permit for every KiB of the trees that may be in memory at a time.
+    trees: Arc<Semaphore>,
+}
+
+/// What becomes of the action results that clients send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum ActionUpdates {
+    /// They are stored.
+    #[default]
+    Allowed,
+    /// They are refused, and clients that ask are told beforehand.
+    Refused,
+    /// They are taken and forgotten: for clients that can't do without sending them.
+    Dropped,
 }
 
 /// What a cache allows. Sizes are in bytes.
 #[non_exhaustive]
 #[derive(Clone, Debug)]
 pub struct CacheOptions {
-    /// Whether clients may store action results (yes).
-    pub update_actions: bool,
+    /// Whether clients may store action results (they may).
+    pub action_updates: ActionUpdates,
     /// The longest action result, and the longest value under a key of its own that is
     /// held in memory (64 MiB).
     pub max_value_bytes: u64,
@@ -40,7 +62,7 @@ pub struct CacheOptions {
 impl Default for CacheOptions {
     fn default() -> Self {
         Self {
-            update_actions: true,
+            action_updates: ActionUpdates::Allowed,
             max_value_bytes: 64 << 20,
             max_batch_bytes: 4 << 20,
             max_message_bytes: 32 << 20,
@@ -56,7 +78,16 @@ impl Cache {
             store,
             aliases,
             options: Arc::new(options),
+            trees: Arc::new(Semaphore::new(references::TREES_KIB)),
         }
+    }
+
+    /// Ends the table of names. The store is its owner's to close.
+    ///
+    /// # Errors
+    /// Those of [`AliasTable::close`].
+    pub async fn close(&self) -> Result<()> {
+        self.aliases.close().await
     }
 
     /// What it allows.

@@ -9,7 +9,7 @@ use zako_core::cas::{BlobWriter, Lease, Result, Stored};
 use super::Cache;
 use super::blobs::{alias, mismatch};
 use crate::digest::{RemoteDigest, RemoteHasher};
-use crate::pending::{StagedSize, UploadKey, Witness, Writer};
+use zako_core::cas::{StagedSize, StagedWriter, UploadKey, Witness};
 
 /// An upload under way. Dropping it puts it aside for a resumption, as
 /// [`park`](Self::park) does.
@@ -21,7 +21,7 @@ pub struct Upload {
 
 enum By {
     Name(Box<dyn BlobWriter>),
-    Stage(Box<Writer>),
+    Stage(Box<dyn StagedWriter>),
 }
 
 /// Checks that the bytes have the hash that the client named.
@@ -160,7 +160,7 @@ impl Witness for HashWitness {
 }
 
 fn upload_key(digest: &RemoteDigest) -> UploadKey {
-    UploadKey(digest.key().0)
+    UploadKey::from_bytes(digest.key().0)
 }
 
 impl fmt::Debug for Upload {

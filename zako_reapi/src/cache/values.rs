@@ -4,25 +4,36 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use zako_core::BlobRange;
-use zako_core::cas::{Blob, CasError, ErrorKind, Result};
+use zako_core::cas::{Blob, CasError, ErrorKind, Lease, Result};
 
 use super::Cache;
-use crate::pending::{Alias, AliasKey};
+use zako_core::alias::{Alias, AliasKey};
 
 impl Cache {
     /// Opens the value under a key; `None` if there is none, or its blob was evicted.
     ///
     /// # Errors
-    /// Those of [`Cas::fetch`](zako_core::cas::Cas::fetch) but for an absent blob.
+    /// Those of [`Cas::fetch`](zako_core::cas::Cas::fetch) but for an absent or a damaged
+    /// blob.
     pub async fn value(&self, key: &AliasKey, range: BlobRange) -> Result<Option<Blob>> {
         let Some(alias) = self.aliases.find(key) else {
             return Ok(None);
         };
-        match self.store.fetch(&alias.digest, range).await {
-            Ok(blob) => Ok(Some(blob)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
+        present(self.store.fetch(&alias.digest, range).await)
+    }
+
+    /// The value under a key, if it is short enough to be held in memory. It is leased, so
+    /// that it stays as long as what was found by it.
+    pub(super) async fn leased_value(&self, key: &AliasKey) -> Result<Option<Bytes>> {
+        let Some(Alias { digest, .. }) = self.aliases.find(key) else {
+            return Ok(None);
+        };
+        let absent = self.store.missing(&[digest], Lease::Default).await?;
+        if !absent.is_empty() || digest.size() > self.options.max_value_bytes {
+            return Ok(None);
         }
+        let mut fetched = self.store.fetch_batch(&[digest]).await;
+        fetched.pop().map_or(Ok(None), present)
     }
 
     /// Puts a value under a key, in the place of what was there, until it expires.
@@ -52,5 +63,14 @@ impl Cache {
     pub async fn remove_value(&self, key: AliasKey) -> Result<bool> {
         let removed = self.aliases.remove(vec![key]).await?;
         Ok(removed.contains(&true))
+    }
+}
+
+/// What was read, if it is there whole: what is damaged counts as absent, and is.
+pub(super) fn present<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -3,7 +3,7 @@
 use zako_core::server::{Call, Reply};
 
 use super::{Refused, unknown_method};
-use crate::cache::Cache;
+use crate::cache::{ActionUpdates, Cache};
 use crate::digest::DigestFunction;
 use crate::proto::reapi::{
     ActionCacheUpdateCapabilities, CacheCapabilities, GetCapabilitiesRequest, ServerCapabilities,
@@ -30,7 +30,7 @@ fn capabilities(cache: &Cache) -> ServerCapabilities {
     let cache_capabilities = CacheCapabilities {
         digest_functions: functions.map(|function| function.wire() as i32).collect(),
         action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
-            update_enabled: options.update_actions,
+            update_enabled: options.action_updates != ActionUpdates::Refused,
         }),
         // 0 would mean that there is no limit.
         max_batch_total_size_bytes: i64::try_from(options.max_batch_bytes.max(1))

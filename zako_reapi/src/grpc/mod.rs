@@ -10,6 +10,7 @@ mod capabilities;
 mod cas;
 mod fields;
 mod find_missing;
+mod request;
 mod resource_name;
 mod tree;
 

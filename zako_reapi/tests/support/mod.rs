@@ -13,11 +13,12 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
+use zako_core::alias::{AliasOptions, AliasTable};
 use zako_core::server::{Server, ServerOptions};
 use zako_core::store::{LocalStore, StoreOptions};
 use zako_reapi::digest::{DigestFunction, RemoteDigest};
 use zako_reapi::grpc::RemoteExecutionFace;
-use zako_reapi::{AliasOptions, AliasTable, Cache, CacheOptions};
+use zako_reapi::{Cache, CacheOptions};
 
 /// A server on a free port. It stops when it is dropped; [`stop`](Self::stop) waits.
 pub struct TestServer {
@@ -49,7 +50,7 @@ impl TestServer {
     ) -> Self {
         let store = LocalStore::open(data(dir.path()), store).await.unwrap();
         let aliases = data(dir.path()).join("aliases");
-        let aliases = AliasTable::open(&aliases, AliasOptions::default());
+        let aliases = AliasTable::open(aliases, AliasOptions::default());
         let aliases = aliases.await.unwrap();
         let cache = Cache::new(Arc::new(store.clone()), aliases, cache);
         let face = Arc::new(RemoteExecutionFace::new(cache.clone()));
@@ -80,7 +81,7 @@ impl TestServer {
         drop(self.channel);
         let _ = self.stop.take().unwrap().send(());
         self.serving.await.unwrap();
-        drop(self.cache);
+        self.cache.close().await.unwrap();
         self.store.close().await.unwrap();
         self.dir
     }

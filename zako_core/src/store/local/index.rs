@@ -15,14 +15,14 @@ use parking_lot::RwLock;
 
 use super::leases::LeaseLedger;
 use super::record::{ALIGN, MOST_PAYLOAD};
+use crate::store::keyed_hash::KeyedHash;
+use crate::store::slab::Slab;
 use crate::{Digest, Hash};
 
 #[derive(Debug)]
 pub(super) struct Index {
     shards: Box<[RwLock<Shard>]>,
-    /// Makes the placing of entries unpredictable: hashes are chosen by clients,
-    /// who could otherwise make all of theirs collide.
-    keys: (u64, u64),
+    hash: KeyedHash,
     blobs: AtomicU64,
     bytes: AtomicU64,
 }
@@ -57,13 +57,9 @@ pub(super) struct Found {
 struct Shard {
     /// Numbers of slots.
     table: HashTable<u32>,
-    slots: Slab,
+    slots: Slab<Slot>,
     free: Vec<u32>,
 }
-
-/// Slots by number, in chunks that are full but for the last.
-#[derive(Debug, Default)]
-struct Slab(Vec<Vec<Slot>>);
 
 /// 48 bytes. The atomics change under a shard's read lock.
 #[derive(Debug)]
@@ -79,8 +75,6 @@ struct Slot {
 
 const SHARDS: usize = 64;
 
-/// Slots in a chunk: small beside a shard of many blobs, three pages of memory.
-const CHUNK: usize = 256;
 const SIZE_MASK: u64 = (1 << 48) - 1;
 const OFFSET_MASK: u64 = (1 << 24) - 1;
 const IS_FILE: u64 = 1 << 48;
@@ -95,7 +89,7 @@ impl Index {
     pub(super) fn new() -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
-            keys: (rand::random::<u64>() | 1, rand::random()),
+            hash: KeyedHash::random(),
             blobs: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -280,13 +274,8 @@ impl Index {
         ((hash >> 32) as u8 % SHARDS as u8, hash)
     }
 
-    /// A keyed hash of a hash: one folded multiplication of its first 16 bytes.
     fn mix(&self, hash: &Hash) -> u64 {
-        let bytes = hash.as_bytes();
-        let low = super::record::u64_at(bytes, 0) ^ self.keys.0;
-        let high = super::record::u64_at(bytes, 8) ^ self.keys.1;
-        let product = u128::from(low) * u128::from(high | 1);
-        (product >> 64) as u64 ^ product as u64
+        self.hash.of(hash.as_bytes())
     }
 }
 
@@ -316,31 +305,6 @@ impl Shard {
         let slots = &self.slots;
         self.table
             .insert_unique(hash, number, |&number| mix(&slots.get(number).hash));
-    }
-}
-
-impl Slab {
-    fn get(&self, number: u32) -> &Slot {
-        &self.0[number as usize / CHUNK][number as usize % CHUNK]
-    }
-
-    fn get_mut(&mut self, number: u32) -> &mut Slot {
-        &mut self.0[number as usize / CHUNK][number as usize % CHUNK]
-    }
-
-    /// Adds a slot and tells its number.
-    fn push(&mut self, slot: Slot) -> u32 {
-        match self.0.last_mut() {
-            Some(last) if last.len() < CHUNK => last.push(slot),
-            _ => {
-                let mut chunk = Vec::with_capacity(CHUNK);
-                chunk.push(slot);
-                self.0.push(chunk);
-            }
-        }
-        let last = self.0.len() - 1;
-        // 2^32 slots of 48 bytes in one shard are more than memory has.
-        (last * CHUNK + self.0[last].len() - 1) as u32
     }
 }
 

@@ -103,9 +103,15 @@ impl Default for StoreOptions {
             large_from: None,
             scrub_rate: None,
             backend: Arc::new(Disk),
-            clock: Arc::new(SystemClock {
-                start: Instant::now(),
-            }),
+            clock: Arc::new(SystemClock::default()),
+        }
+    }
+}
+
+impl Default for SystemClock {
+    fn default() -> Self {
+        Self {
+            start: Instant::now(),
         }
     }
 }

@@ -115,7 +115,7 @@ pub struct Entry {
 }
 
 /// Fills `buffer` from `offset`.
-pub(super) fn read_exact_at(
+pub(crate) fn read_exact_at(
     file: &dyn BackendFile,
     mut buffer: &mut [u8],
     mut offset: u64,
@@ -135,7 +135,7 @@ pub(super) fn read_exact_at(
 }
 
 /// Writes all of `buffers` at `offset`, in as many calls as the system needs.
-pub(super) fn write_all_at(
+pub(crate) fn write_all_at(
     file: &dyn BackendFile,
     mut buffers: &mut [IoSlice<'_>],
     mut offset: u64,

@@ -1,0 +1,36 @@
+"""ccache over HTTP, in the layout of Bazel's caches."""
+
+from scenario import Build, Client
+from tools import c_sources
+
+
+class Ccache(Client):
+    actions = c_sources.NAMES
+
+    def __init__(self, name, title, path, brief=False):
+        self.name, self.title, self.path, self.brief = name, title, path, brief
+
+    def install(self, shelf):
+        return shelf.debian("ccache", "ccache")
+
+    def write(self, bench, salt):
+        c_sources.write(bench, salt)
+
+    def forget(self, bench, process=True):
+        c_sources.forget(bench)
+
+    def build(self, bench, name, cached=True, meanwhile=None, again=False):
+        env = bench.environment(CCACHE_DIR=str(bench.state), CCACHE_CONFIGPATH="/dev/null")
+        if cached:
+            remote = f"http://{bench.server.http}{self.path}|layout=bazel"
+            env["CCACHE_REMOTE_STORAGE"] = remote
+        outputs = c_sources.compile_all(bench, name, ["ccache"], env, meanwhile)
+        counts = bench.run(f"{name}-stats", ["ccache", "--print-stats"], env)
+        hits = next(line.split()[1] for line in counts.splitlines() if line.startswith("remote_storage_hit\t"))
+        return Build(int(hits), bench.ran(), outputs)
+
+
+CLIENTS = [
+    Ccache("ccache", "ccache over HTTP, layout=bazel", ""),
+    Ccache("ccache-instance", "ccache over HTTP, layout=bazel, in an instance", "/team/c", brief=True),
+]
