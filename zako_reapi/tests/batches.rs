@@ -54,10 +54,19 @@ async fn read(
     digest_function: i32,
     digests: Vec<Digest>,
 ) -> Result<Vec<batch_read_blobs_response::Response>, Status> {
+    read_accepting(server, digest_function, digests, &[]).await
+}
+
+async fn read_accepting(
+    server: &TestServer,
+    digest_function: i32,
+    digests: Vec<Digest>,
+    compressors: &[compressor::Value],
+) -> Result<Vec<batch_read_blobs_response::Response>, Status> {
     let request = BatchReadBlobsRequest {
         instance_name: "an/instance".to_owned(),
         digests,
-        acceptable_compressors: Vec::new(),
+        acceptable_compressors: compressors.iter().map(|value| *value as i32).collect(),
         digest_function,
     };
     let response = client(server).batch_read_blobs(request).await?;
@@ -200,11 +209,9 @@ async fn batches_have_bounds() {
         let blobs = blobs.iter().cycle().take(count);
         blobs.map(|data| blake3(data).to_wire()).collect()
     };
-    assert_eq!(
-        read(&server, function, digests(15)).await.unwrap().len(),
-        15
-    );
-    let error = read(&server, function, digests(17)).await.unwrap_err();
+    // A client may take no longer message than it was offered.
+    assert_eq!(read(&server, function, digests(4)).await.unwrap().len(), 4);
+    let error = read(&server, function, digests(5)).await.unwrap_err();
     assert_eq!(error.code(), Code::InvalidArgument);
 
     let empty = Request::default();
@@ -217,5 +224,83 @@ async fn batches_have_bounds() {
         assert_eq!(error.code(), Code::InvalidArgument);
         assert!(read(&server, function, Vec::new()).await.is_err());
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn blobs_come_and_go_by_zstd() {
+    let server = TestServer::start().await;
+    let (noise, even) = (random(100_000), Bytes::from(vec![b'a'; 100_000]));
+    let short = random(30);
+    for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
+        let wire = function.wire() as i32;
+        let zstd = |data: &Bytes| {
+            let compressed = zstd::encode_all(&data[..], 3).unwrap();
+            let mut entry = entry(&function.digest(data), &compressed.into());
+            entry.compressor = compressor::Value::Zstd as i32;
+            entry
+        };
+        let mut lying = zstd(&even);
+        lying.digest.as_mut().unwrap().size_bytes = 99_999;
+        let mut cut = zstd(&noise);
+        cut.data.truncate(5000);
+        let mut garbage = zstd(&even);
+        garbage.data = [&garbage.data[..], b"garbage"].concat().into();
+        let mut other = zstd(&even);
+        other.digest = Some(function.digest(b"other").to_wire());
+        other.digest.as_mut().unwrap().size_bytes = 100_000;
+        let entries = vec![
+            lying,
+            cut,
+            garbage,
+            other,
+            zstd(&noise),
+            zstd(&even),
+            zstd(&short),
+            entry(&function.digest(&noise), &noise),
+        ];
+        let outcomes = update(&server, wire, entries).await.unwrap();
+        let codes: Vec<_> = outcomes.iter().map(|(_, code, _)| *code).collect();
+        let mut wants = vec![Code::InvalidArgument; 4];
+        wants.extend([Code::Ok; 4]);
+        assert_eq!(codes, wants, "{outcomes:?}");
+
+        let blobs = [&noise, &even, &short];
+        let asked = || blobs.iter().map(|data| function.digest(data).to_wire());
+        let plain = read(&server, wire, asked().collect()).await.unwrap();
+        for (response, data) in plain.iter().zip(blobs) {
+            assert!(response.data == data);
+        }
+        let both = [compressor::Value::Identity, compressor::Value::Zstd];
+        let packed = read_accepting(&server, wire, asked().collect(), &both).await;
+        let packed = packed.unwrap();
+        let compressors: Vec<_> = packed.iter().map(|response| response.compressor).collect();
+        assert_eq!(compressors, [0, compressor::Value::Zstd as i32, 0]);
+        assert!(packed[0].data == noise && packed[2].data == short);
+        assert!(packed[1].data.len() < 1000);
+        assert!(zstd::decode_all(&packed[1].data[..]).unwrap() == even);
+        // Another compressor than what is known is none.
+        let others = [compressor::Value::Deflate, compressor::Value::Brotli];
+        let plain = read_accepting(&server, wire, asked().collect(), &others).await;
+        assert!(plain.unwrap()[1].data == even);
+    }
+    server.stop().await;
+}
+
+/// What is declared is counted, not what is sent.
+#[tokio::test]
+async fn a_batch_that_grows_beyond_its_bound_is_refused() {
+    let server = TestServer::start().await;
+    let zeros = Bytes::from(vec![0; 17 << 20]);
+    let compressed = zstd::encode_all(&zeros[..], 1).unwrap();
+    assert!(compressed.len() < 10_000);
+    let mut entry = entry(&sha256(&zeros), &compressed.into());
+    entry.compressor = compressor::Value::Zstd as i32;
+    let error = update(&server, 0, vec![entry.clone()]).await.unwrap_err();
+    assert!(error.message().contains("add up to"), "{error}");
+    // A bomb that declares little bursts at what it declared.
+    entry.digest = Some(sha256(b"small").to_wire());
+    let outcomes = update(&server, 0, vec![entry]).await.unwrap();
+    assert_eq!(outcomes[0].1, Code::InvalidArgument);
     server.stop().await;
 }
