@@ -2,9 +2,13 @@
 //! values under keys, over one store and one table of aliases.
 
 mod actions;
+mod assets;
 mod blobs;
 mod by_hash;
+mod chunk_list;
+mod chunks;
 mod directories;
+mod pieces;
 mod references;
 mod sweep;
 mod upload;
@@ -15,6 +19,8 @@ use std::time::Duration;
 
 pub(crate) use actions::Hit;
 pub use by_hash::KeyedUpload;
+pub(crate) use assets::{Asset, AssetKind, AssetName};
+pub(crate) use chunks::AVERAGE_CHUNK;
 pub(crate) use directories::Walk;
 use tokio::sync::Semaphore;
 pub use upload::Upload;
