@@ -48,7 +48,7 @@ fn make(number: u64) -> (Digest, Bytes) {
     let length = match number {
         // More than one step.
         0..3 => content.random_range(500_000..1_300_000),
-        _ if number % 2 == 0 => content.random_range(1..6_000),
+        _ if number.is_multiple_of(2) => content.random_range(1..6_000),
         _ => content.random_range(6_200..40_000),
     };
     let mut data = vec![0; length];

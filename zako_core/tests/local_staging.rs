@@ -142,6 +142,26 @@ async fn what_was_damaged_meanwhile_is_found_by_the_witness() {
     assert!(partials(folder.path()).is_empty());
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_taken_ahead_of_an_upload_that_ends_early_is_given_back() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), options()).await;
+    let (digest, data) = content(1, LARGE);
+    let bound = StagedSize::AtMost(u64::MAX);
+    let mut writer = stage(&store, 1, bound, 0, wants(digest)).await.unwrap();
+    write(&mut writer, data).await.unwrap();
+    assert_eq!(writer.commit().await.unwrap(), (digest, Stored::New));
+    let name = digest.file_name();
+    let blob = folder.path().join("large").join(&name[..2]).join(&name);
+    let metadata = std::fs::metadata(blob).unwrap();
+    let spare = (metadata.blocks() * 512).saturating_sub(metadata.len());
+    assert!(spare < 1 << 20, "{spare} bytes lie behind the end");
+    let usage = store.usage().await.unwrap();
+    assert!(usage.disk_bytes < LARGE as u64 + (64 << 10), "{usage:?}");
+}
+
 /// A clock that the test moves.
 #[derive(Debug, Default)]
 struct TestClock(AtomicU64);
