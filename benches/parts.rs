@@ -15,6 +15,7 @@ use futures::StreamExt;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use zako_core::Digest;
+use zako_core::alias::{Alias, AliasKey, AliasKind, AliasOptions, AliasTable};
 use zako_core::cas::{Cas, CasExt, Lease};
 use zako_core::store::{Durability, LocalStore, StoreOptions};
 use zako_core::transport::grpc::frame::{Framer, PayloadField};
@@ -32,7 +33,7 @@ criterion_group! {
         .sample_size(10)
         .warm_up_time(Duration::from_millis(500))
         .measurement_time(Duration::from_secs(3));
-    targets = hashing, missing, putting, fetching, decoding, opening
+    targets = hashing, missing, putting, fetching, decoding, opening, finding_aliases, inserting_aliases
 }
 criterion_main!(parts);
 
@@ -243,6 +244,120 @@ fn opened(runtime: &Runtime, folder: &Path, times: u64) -> Duration {
         runtime.block_on(store.close()).unwrap();
     }
     spent
+}
+
+/// A million aliases: finding them, in another order than they came, and opening them.
+fn finding_aliases(criterion: &mut Criterion) {
+    const COUNT: u64 = 1_000_000;
+    const BATCH: usize = 8192;
+    let runtime = runtime();
+    let folder = folder();
+    let table = open_aliases(&runtime, folder.path(), Durability::None);
+    let aliases = some_aliases(0, COUNT);
+    let mut keys: Vec<AliasKey> = aliases.iter().map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    runtime.block_on(table.insert(aliases)).unwrap();
+    let mut group = criterion.benchmark_group("alias");
+    group.throughput(Throughput::Elements(COUNT));
+    group.bench_function("find, 1 M, one by one", |bench| {
+        bench.iter(|| assert!(keys.iter().all(|key| table.find(key).is_some())));
+    });
+    let mut found = Vec::with_capacity(BATCH);
+    group.bench_function("find, 1 M, in batches of 8192", |bench| {
+        bench.iter(|| {
+            for batch in keys.chunks(BATCH) {
+                found.clear();
+                table.find_many(batch, &mut found);
+                assert!(found.iter().all(Option::is_some));
+            }
+        });
+    });
+    runtime.block_on(table.close()).unwrap();
+    group.bench_function("open, 1 M", |bench| {
+        bench.iter_custom(|times| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..times {
+                let start = Instant::now();
+                let table = open_aliases(&runtime, folder.path(), Durability::None);
+                spent += start.elapsed();
+                runtime.block_on(table.close()).unwrap();
+            }
+            spent
+        });
+    });
+    let kind = AliasKind::new("zako 2026-11 bench");
+    group.bench_function("deriving 1 M keys", |bench| {
+        bench.iter(|| {
+            for number in 0..COUNT {
+                black_box(kind.key(&[&[7; 32], &number.to_le_bytes()]));
+            }
+        });
+    });
+}
+
+fn inserting_aliases(criterion: &mut Criterion) {
+    const IN_FLIGHT: usize = 64;
+    const AT_ONCE: u64 = 4096;
+    const BATCH: u64 = 8192;
+    let runtime = runtime();
+    let folder = folder();
+    let table = open_aliases(&runtime, folder.path(), Durability::Immediate);
+    let mut next = 0;
+    let mut group = criterion.benchmark_group("alias");
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function("insert, durable, batch of 8192", |bench| {
+        bench.iter_custom(|times| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..times {
+                let aliases = some_aliases(next, BATCH);
+                next += BATCH;
+                let start = Instant::now();
+                runtime.block_on(table.insert(aliases)).unwrap();
+                spent += start.elapsed();
+            }
+            spent
+        });
+    });
+    group.throughput(Throughput::Elements(AT_ONCE));
+    group.bench_function("insert, durable, 64 in flight", |bench| {
+        bench.iter_custom(|times| {
+            let mut spent = Duration::ZERO;
+            for _ in 0..times {
+                let aliases = some_aliases(next, AT_ONCE);
+                next += AT_ONCE;
+                let start = Instant::now();
+                let inserts = futures::stream::iter(aliases)
+                    .map(|alias| table.insert(vec![alias]))
+                    .buffer_unordered(IN_FLIGHT)
+                    .for_each(|outcome| {
+                        outcome.unwrap();
+                        std::future::ready(())
+                    });
+                runtime.block_on(inserts);
+                spent += start.elapsed();
+            }
+            spent
+        });
+    });
+    runtime.block_on(table.close()).unwrap();
+}
+
+fn open_aliases(runtime: &Runtime, folder: &Path, durability: Durability) -> AliasTable {
+    let mut options = AliasOptions::default();
+    options.durability = durability;
+    runtime.block_on(AliasTable::open(folder, options)).unwrap()
+}
+
+/// The aliases of these numbers.
+fn some_aliases(from: u64, count: u64) -> Vec<(AliasKey, Alias)> {
+    let kind = AliasKind::new("zako 2026-11 bench");
+    let digest = numbered(0, 8).0;
+    (from..from + count)
+        .map(|number| {
+            let digest = Digest::new(*digest.hash(), number);
+            (kind.key(&[&number.to_le_bytes()]), Alias::new(digest))
+        })
+        .collect()
 }
 
 fn runtime() -> Runtime {

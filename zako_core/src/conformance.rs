@@ -21,7 +21,9 @@ mod presence;
 mod ranges;
 mod samples;
 mod staging;
+mod staging_resumption;
 mod uploads;
+mod witness;
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ pub use integrity::*;
 pub use presence::*;
 pub use ranges::*;
 pub use staging::*;
+pub use staging_resumption::*;
 pub use uploads::*;
 
 use crate::cas::{Cas, CasError, Staging};
@@ -120,7 +123,9 @@ properties![
     the_witness_has_the_last_word,
     a_wrong_staged_resumption_leaves_nothing,
     a_discarded_staging_leaves_nothing,
+    keys_tell_stagings_apart,
     stagings_of_one_blob_do_not_disturb_one_another,
+    dropped_stagings_leave_the_store_whole,
 ];
 
 /// Checks all [`PROPERTIES`], one after another, each on a store from `make`.

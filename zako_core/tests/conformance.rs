@@ -33,20 +33,6 @@ async fn the_memory_store_on_one_thread_and_one_for_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_memory_store_stages() {
-    let outcome =
-        conformance::run_all_staging(async || Arc::new(MemoryStore::new(64 << 20)) as _).await;
-    outcome.unwrap_or_else(|violations| panic!("{violations}"));
-}
-
-#[tokio::test]
-async fn the_memory_store_stages_on_one_thread_and_one_for_all() {
-    let store = Arc::new(MemoryStore::new(64 << 20));
-    let outcome = conformance::run_all_staging(async || Arc::clone(&store) as _).await;
-    outcome.unwrap_or_else(|violations| panic!("{violations}"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_read_through_pair() {
     conforms(async || Arc::new(ReadThrough::new(memory(), memory())) as _).await;
 }

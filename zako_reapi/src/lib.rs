@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod digest;
 pub mod grpc;
+pub mod http;
 pub mod proto;
 
 pub use cache::{ActionUpdates, Cache, CacheOptions};

@@ -146,7 +146,6 @@ impl Committer {
     /// Does this job and all that wait behind it. Gives who closes the table, if that
     /// is among them.
     fn work(&mut self, first: Job) -> Option<oneshot::Sender<Result<()>>> {
-        self.heal();
         let mut next = Some(first);
         while let Some(job) = next {
             match job {
@@ -183,6 +182,7 @@ impl Committer {
     }
 
     fn stage_insert(&mut self, aliases: &[(AliasKey, Alias)]) -> Result<()> {
+        self.heal();
         self.check()?;
         self.check_room(aliases)?;
         for (key, alias) in aliases {
@@ -209,6 +209,7 @@ impl Committer {
     }
 
     fn stage_remove(&mut self, keys: &[AliasKey], marked: Option<Mark>) -> Result<Vec<bool>> {
+        self.heal();
         self.check()?;
         let now = self.shared.now();
         let remove = |key: &AliasKey| {

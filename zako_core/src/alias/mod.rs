@@ -52,7 +52,7 @@ pub struct Alias {
 /// same table.
 ///
 /// One process at a time has it open. It ends when it is [closed](Self::close) or its
-/// last clone drops; killed instead, it loses nothing that was acknowledged, and nothing
+/// last clone drops, soon after that; killed instead, it loses nothing that was acknowledged, and nothing
 /// that was removed comes back.
 ///
 /// ```

@@ -232,6 +232,11 @@ impl Reply {
         Self(grpc_response(Inner::Body(stream_body::messages(messages))))
     }
 
+    /// Answers with one message that has its head before it already.
+    pub fn framed(message: Bytes) -> Self {
+        Self(unary_response(message))
+    }
+
     /// Answers with an error.
     pub fn status(status: Status) -> Self {
         Self(status.into_http().map(Inner::Body))

@@ -6,6 +6,7 @@
 
 mod answer;
 mod batch;
+mod blob_body;
 mod body;
 mod cas;
 mod connection;
@@ -17,11 +18,13 @@ mod gated;
 mod idle_body;
 mod listen;
 mod options;
+mod port;
 mod preface;
 mod rdma;
 mod resource;
 mod sendfile;
 mod serve;
+mod stall;
 mod status;
 mod store;
 mod stream_body;
@@ -32,10 +35,13 @@ mod watch;
 use std::fmt;
 use std::sync::Arc;
 
+pub use blob_body::BlobBody;
 pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use listen::{ListenAddr, ParseListenAddrError};
 pub use options::{MaintenanceAccess, ServerOptions};
+pub use port::{FileRoad, Port, PortConnection, PortOptions, PortStream};
 pub use rdma::{Network, ParseNetworkError, RdmaOptions};
+pub use sendfile::AnswerBuf;
 pub use serve::BoundServer;
 pub use status::{bad_frame, bad_request, to_status};
 

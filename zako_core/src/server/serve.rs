@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,9 +35,6 @@ const PARK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long connections may take to send their last answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// How long to wait when the system has no more file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A server that has its address.
 pub struct BoundServer {
@@ -97,7 +93,12 @@ impl BoundServer {
         let _cut = shared.cut.clone().drop_guard();
         let _park = shared.park.clone().drop_guard();
 
-        accept(&listener, &shared, &routes, &connections, shutdown).await;
+        let most = shared.options.max_connections;
+        let serve = |stream, addr| {
+            let (shared, routes) = (Arc::clone(&shared), routes.clone());
+            connection::serve(shared, routes, stream, addr)
+        };
+        listener.serve(most, &connections, shutdown, serve).await;
         // Closes the socket: a peer that connects now is refused, not left waiting.
         drop(listener);
 
@@ -139,38 +140,6 @@ impl fmt::Debug for BoundServer {
             .field("addr", self.listener.addr())
             .field("cas", &self.shared.cas)
             .finish_non_exhaustive()
-    }
-}
-
-async fn accept(
-    listener: &Listener,
-    shared: &Arc<Shared>,
-    routes: &Routes,
-    connections: &TaskTracker,
-    shutdown: impl Future<Output = ()>,
-) {
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut shutdown => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, addr)) => {
-                if connections.len() >= shared.options.max_connections {
-                    tracing::warn!(peer = ?addr, "refused: too many connections");
-                    continue;
-                }
-                let (shared, routes) = (Arc::clone(shared), routes.clone());
-                connections.spawn(connection::serve(shared, routes, stream, addr));
-            }
-            Err(error) => {
-                // A peer that left early, or no descriptors: neither ends the server.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
     }
 }
 

@@ -5,6 +5,7 @@ mod actions;
 mod blobs;
 mod directories;
 mod references;
+mod sweep;
 mod upload;
 mod values;
 

@@ -8,7 +8,7 @@ use tonic::Status;
 use zako_core::cas::{CasError, ErrorKind, Result};
 use zako_core::server::{Call, Reply, bad_request, to_status};
 
-use super::{Refused, fields, unknown_method};
+use super::{Refused, request, unknown_method};
 use crate::cache::{Cache, Hit};
 use crate::digest::RemoteDigest;
 use crate::proto::reapi::{self, ActionResult, GetActionResultRequest};
@@ -65,7 +65,7 @@ pub(super) async fn answer(cache: &Cache, method: &str, call: Call) -> Result<Re
 
 async fn get(cache: &Cache, request: GetActionResultRequest) -> Result<Bytes, Status> {
     let digest = request.action_digest.as_ref();
-    let action = fields::digest("action_digest", request.digest_function, digest)?;
+    let action = request::digest("action_digest", request.digest_function, digest)?;
     let answer = match cache.action_result(&request.instance_name, &action).await {
         Ok(Some(hit)) => inlined(cache, &request, &action, hit).await,
         Ok(None) => Ok(None),
@@ -77,7 +77,7 @@ async fn get(cache: &Cache, request: GetActionResultRequest) -> Result<Bytes, St
 
 async fn update(cache: &Cache, request: Update) -> Result<Bytes, Status> {
     let digest = request.action_digest.as_ref();
-    let action = fields::digest("action_digest", request.digest_function, digest)?;
+    let action = request::digest("action_digest", request.digest_function, digest)?;
     let missing = || bad_request("action_result", "action_result is missing");
     let result = request.action_result.ok_or_else(missing)?;
     let stored = cache.set_action_result(&request.instance_name, &action, result.clone());

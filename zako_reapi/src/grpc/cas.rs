@@ -2,9 +2,14 @@
 
 use zako_core::server::{Call, Reply};
 
-use super::{Refused, unknown_method};
+use super::{Refused, batch_read, batch_update, find_missing, unknown_method};
 use crate::cache::Cache;
 
-pub(super) async fn answer(_: &Cache, _: &str, _: Call) -> Result<Reply, Refused> {
-    Err(unknown_method().into())
+pub(super) async fn answer(cache: &Cache, method: &str, call: Call) -> Result<Reply, Refused> {
+    match method {
+        "FindMissingBlobs" => find_missing::answer(cache, call).await,
+        "BatchUpdateBlobs" => batch_update::answer(cache, call).await,
+        "BatchReadBlobs" => batch_read::answer(cache, call).await,
+        _ => Err(unknown_method().into()),
+    }
 }

@@ -2,10 +2,16 @@
 
 mod action_cache;
 mod asset;
+mod batch;
+mod batch_read;
+mod batch_update;
 mod bytestream;
 mod capabilities;
 mod cas;
 mod fields;
+mod find_missing;
+mod request;
+mod resource_name;
 mod tree;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use prost::Message;
 use tonic::Status;
 use zako_core::server::{Call, Reply, bad_request, to_status};
 
-use super::{Refused, fields};
+use super::{Refused, request};
 use crate::cache::{Cache, Walk};
 use crate::proto::reapi::GetTreeRequest;
 
@@ -47,7 +47,7 @@ pub(super) async fn answer(cache: &Cache, call: Call) -> Result<Reply, Refused> 
     let (mut body, _) = call.open()?;
     let request: GetTreeRequest = body.message(MAX_REQUEST).await?;
     let digest = request.root_digest.as_ref();
-    let root = fields::digest("root_digest", request.digest_function, digest)?;
+    let root = request::digest("root_digest", request.digest_function, digest)?;
     let size = match usize::try_from(request.page_size) {
         Ok(0) => usize::MAX,
         Ok(size) => size,

@@ -25,11 +25,31 @@ pub(super) struct Partials {
     dir: PathBuf,
     backend: Arc<dyn Backend>,
     space: Arc<Space>,
-    parked: Mutex<HashMap<UploadName, Parked>>,
+    all: Mutex<All>,
+    /// The number of the next file.
     next: AtomicU64,
     /// Of running and parked uploads together.
     bytes: AtomicU64,
 }
+
+#[derive(Debug, Default)]
+struct All {
+    parked: HashMap<UploadName, Parked>,
+    running: HashMap<UploadName, Running>,
+    next_ticket: u64,
+}
+
+/// The uploads of one name that somebody is writing to.
+#[derive(Debug, Default)]
+struct Running {
+    count: usize,
+    /// Those with earlier tickets are not worth keeping: the blob was stored since.
+    outdated_before: u64,
+}
+
+/// An upload's turn among those of its name.
+#[derive(Debug)]
+pub(super) struct Ticket(u64);
 
 /// A partial upload that nobody is writing to.
 #[derive(Debug)]
@@ -56,7 +76,7 @@ impl Partials {
             dir,
             backend,
             space,
-            parked: Mutex::default(),
+            all: Mutex::default(),
             next: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -95,7 +115,7 @@ impl Partials {
                 hasher: None,
                 recovered: true,
             };
-            self.park(name, parked);
+            self.keep(name, parked);
         }
         Ok(())
     }
@@ -121,35 +141,55 @@ impl Partials {
 
     /// How many bytes of the upload can be resumed.
     pub(super) fn held(&self, name: &UploadName) -> u64 {
-        self.parked
-            .lock()
-            .get(name)
-            .map_or(0, |parked| parked.length)
+        let all = self.all.lock();
+        all.parked.get(name).map_or(0, |parked| parked.length)
     }
 
     /// Takes the parked upload of this name, for one writer alone.
     pub(super) fn claim(&self, name: &UploadName) -> Option<Parked> {
-        self.parked.lock().remove(name)
+        self.all.lock().parked.remove(name)
     }
 
-    /// Keeps an upload for later; of two of one name, the longer one. An empty one
-    /// is not worth keeping.
-    pub(super) fn park(&self, name: UploadName, parked: Parked) {
-        if parked.length == 0 {
-            self.discard(&parked);
-            return;
-        }
-        let dropped = {
-            let mut all = self.parked.lock();
-            match all.get(&name) {
-                Some(other) if other.length >= parked.length => Some(parked),
-                _ => all.insert(name, parked),
+    /// Somebody begins to write to an upload of this name.
+    pub(super) fn enter(&self, name: UploadName) -> Ticket {
+        let mut all = self.all.lock();
+        all.running.entry(name).or_default().count += 1;
+        all.next_ticket += 1;
+        Ticket(all.next_ticket)
+    }
+
+    /// Somebody has ended an upload.
+    pub(super) fn leave(&self, name: &UploadName, ticket: Ticket) {
+        self.all.lock().leave(name, &ticket);
+    }
+
+    /// Somebody stops writing to an upload that may be resumed.
+    pub(super) fn park(&self, name: UploadName, ticket: Ticket, parked: Parked) {
+        let parked = {
+            let mut all = self.all.lock();
+            match all.leave(&name, &ticket) && parked.length > 0 {
+                true => all.keep(name, parked),
+                false => Some(parked),
             }
         };
+        self.settle(parked);
+    }
+
+    /// Gives a parked upload back that was claimed.
+    pub(super) fn keep(&self, name: UploadName, parked: Parked) {
+        let dropped = match parked.length {
+            // Not worth keeping.
+            0 => Some(parked),
+            _ => self.all.lock().keep(name, parked),
+        };
+        self.settle(dropped);
+    }
+
+    fn settle(&self, dropped: Option<Parked>) {
         if let Some(dropped) = dropped {
             self.discard(&dropped);
         }
-        if self.parked.lock().len() > MOST_PARKED {
+        if self.all.lock().parked.len() > MOST_PARKED {
             self.drop_oldest();
         }
     }
@@ -165,9 +205,24 @@ impl Partials {
         self.space.free(parked.length);
     }
 
-    /// Removes the parked upload of what is stored now.
+    /// Whether there are uploads of this name.
+    pub(super) fn has(&self, name: &UploadName) -> bool {
+        let all = self.all.lock();
+        all.parked.contains_key(name) || all.running.contains_key(name)
+    }
+
+    /// The blob of this name is stored: removes the parked upload of it, and sees that
+    /// those that are running are not parked.
     pub(super) fn discard_of(&self, name: &UploadName) {
-        if let Some(parked) = self.claim(name) {
+        let parked = {
+            let mut all = self.all.lock();
+            let next = all.next_ticket + 1;
+            if let Some(running) = all.running.get_mut(name) {
+                running.outdated_before = next;
+            }
+            all.parked.remove(name)
+        };
+        if let Some(parked) = parked {
             self.discard(&parked);
         }
     }
@@ -176,7 +231,7 @@ impl Partials {
     /// the blob's new name and the removal of the old one.
     pub(super) fn discard_where(&self, mut present: impl FnMut(&Digest) -> bool) {
         let found: Vec<Parked> = {
-            let mut all = self.parked.lock();
+            let all = &mut self.all.lock().parked;
             let mut is_present = |name: &UploadName| match name {
                 UploadName::Blob(digest) => present(digest),
                 UploadName::Staged(_) => false,
@@ -193,7 +248,7 @@ impl Partials {
     /// Removes those that were parked longer than this ago; how many.
     pub(super) fn expire(&self, now: SystemTime, ttl: Duration) -> u64 {
         let expired: Vec<Parked> = {
-            let mut all = self.parked.lock();
+            let all = &mut self.all.lock().parked;
             all.extract_if(|_, parked| now.duration_since(parked.since).is_ok_and(|age| age >= ttl))
                 .map(|(_, parked)| parked)
                 .collect()
@@ -207,7 +262,7 @@ impl Partials {
     /// Removes the one that was parked first; whether there was one.
     pub(super) fn drop_oldest(&self) -> bool {
         let oldest = {
-            let mut all = self.parked.lock();
+            let all = &mut self.all.lock().parked;
             let oldest = all
                 .iter()
                 .min_by_key(|(_, parked)| parked.since)
@@ -242,6 +297,30 @@ impl Partials {
     fn count(&self, bytes: u64) {
         self.count_written(bytes);
         self.space.add(bytes);
+    }
+}
+
+impl All {
+    /// Whether what is left of the upload is worth keeping.
+    fn leave(&mut self, name: &UploadName, ticket: &Ticket) -> bool {
+        let Some(running) = self.running.get_mut(name) else {
+            return true;
+        };
+        let wanted = ticket.0 >= running.outdated_before;
+        running.count -= 1;
+        if running.count == 0 {
+            self.running.remove(name);
+        }
+        wanted
+    }
+
+    /// Keeps an upload for later; of two of one name, the longer one. Gives the other
+    /// out.
+    fn keep(&mut self, name: UploadName, parked: Parked) -> Option<Parked> {
+        match self.parked.get(&name) {
+            Some(other) if other.length >= parked.length => Some(parked),
+            _ => self.parked.insert(name, parked),
+        }
     }
 }
 

@@ -167,23 +167,24 @@ impl StagedWriter for LocalStaged {
                 blocking(move || upload.finish_staged(size)).await??
             }
         };
-        // Of another upload of this key that was interrupted.
-        let name = UploadName::from(key);
-        if store.shared.partials.held(&name) > 0 {
-            let shared = Arc::clone(&store.shared);
-            blocking(move || shared.partials.discard_of(&name)).await?;
-        }
-        match ended {
-            Ended::Stored(digest, stored) => Ok((digest, stored)),
+        let (digest, stored) = match ended {
+            Ended::Stored(digest, stored) => (digest, stored),
             Ended::Small(digest, _) if store.shared.index.contains(&digest) => {
-                Ok((digest, Stored::Existing))
+                (digest, Stored::Existing)
             }
             Ended::Small(digest, data) => {
                 let stored = store.commit_in_steps(vec![(digest, data)]).await;
                 let stored = stored.into_iter().next().unwrap_or_else(|| Err(stopped()));
-                Ok((digest, stored?))
+                (digest, stored?)
             }
+        };
+        // Of other uploads of this key that were interrupted, or will be.
+        let name = UploadName::from(key);
+        if store.shared.partials.has(&name) {
+            let shared = Arc::clone(&store.shared);
+            blocking(move || shared.partials.discard_of(&name)).await?;
         }
+        Ok((digest, stored))
     }
 
     async fn park(self: Box<Self>) -> Result<u64> {

@@ -1,15 +1,16 @@
 //! Writing an upload to its file step by step.
 //!
 //! A step is collected, then hashed and written by a blocking thread while the
-//! next one is collected. No thread waits for a slow client.
+//! next one is collected; another shows it to the witness, which may be slower than
+//! both. No thread waits for a slow client.
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::task::JoinHandle;
 
 use super::LocalStore;
 use super::large::disk_bytes;
 use super::upload::{ROOM_STEP, Upload};
-use crate::cas::{CasError, ErrorKind, Result};
+use crate::cas::{CasError, ErrorKind, Result, Witness};
 use crate::store::upload_name::UploadName;
 
 /// Bytes that are hashed and written at once.
@@ -33,6 +34,17 @@ pub(super) struct Steps {
     /// The file system was full once, and room was made.
     relieved: bool,
     state: State,
+    watch: Watch,
+    /// How many bytes the witness saw: more than are written, when a step has to be
+    /// written again.
+    seen: u64,
+}
+
+/// The witness of an upload; none for most.
+enum Watch {
+    Idle(Option<Box<dyn Witness>>),
+    Busy(JoinHandle<Box<dyn Witness>>),
+    Lost,
 }
 
 enum State {
@@ -44,8 +56,10 @@ enum State {
 }
 
 impl Steps {
-    pub(super) fn new(store: LocalStore, upload: Upload) -> Self {
+    pub(super) fn new(store: LocalStore, mut upload: Upload) -> Self {
         Self {
+            watch: Watch::Idle(upload.witness.take()),
+            seen: upload.length(),
             store,
             name: upload.name(),
             most: upload.most(),
@@ -143,8 +157,15 @@ impl Steps {
                 Err(_) => State::Failed(None, panicked()),
             };
         }
-        match &self.state {
-            State::Failed(_, error) => Err(error.clone()),
+        if let Watch::Busy(showing) = &mut self.watch {
+            self.watch = match showing.await {
+                Ok(witness) => Watch::Idle(Some(witness)),
+                Err(_) => Watch::Lost,
+            };
+        }
+        match (&self.state, &self.watch) {
+            (State::Failed(_, error), _) => Err(error.clone()),
+            (_, Watch::Lost) => Err(self.fail(panicked())),
             _ => Ok(()),
         }
     }
@@ -178,6 +199,7 @@ impl Steps {
     fn spawn_step(&mut self) {
         let (pending, bytes) = (std::mem::take(&mut self.pending), self.pending_bytes);
         self.pending_bytes = 0;
+        self.show(&pending);
         let failed = State::Failed(None, panicked());
         self.state = match std::mem::replace(&mut self.state, failed) {
             State::Idle(mut upload) => State::Busy(tokio::task::spawn_blocking(move || {
@@ -186,6 +208,29 @@ impl Steps {
             })),
             other => other,
         };
+    }
+
+    /// Begins to show the witness a step.
+    fn show(&mut self, step: &[Bytes]) {
+        let (Watch::Idle(witness @ Some(_)), State::Idle(upload)) = (&mut self.watch, &self.state)
+        else {
+            return;
+        };
+        let mut seen = self.seen - upload.length();
+        let mut step = step.to_vec();
+        step.retain_mut(|data| {
+            let skip = seen.min(data.len() as u64);
+            seen -= skip;
+            data.advance(skip as usize);
+            !data.is_empty()
+        });
+        self.seen += step.iter().map(|data| data.len() as u64).sum::<u64>();
+        if let Some(mut witness) = witness.take() {
+            self.watch = Watch::Busy(tokio::task::spawn_blocking(move || {
+                step.iter().for_each(|data| witness.update(data));
+                witness
+            }));
+        }
     }
 
     fn fail(&mut self, error: CasError) -> CasError {
@@ -211,7 +256,12 @@ impl Steps {
             }
         };
         match self.state {
-            State::Idle(upload) => (Some(upload), outcome),
+            State::Idle(mut upload) => {
+                if let Watch::Idle(witness) = self.watch {
+                    upload.witness = witness;
+                }
+                (Some(upload), outcome)
+            }
             State::Failed(upload, _) => (upload, outcome),
             State::Busy(_) => (None, outcome),
         }

@@ -10,7 +10,7 @@ use zako_digest::hash::Hasher;
 
 use super::io::{BackendFile, read_exact_at, write_all_at};
 use super::large::disk_bytes;
-use super::partial::Parked;
+use super::partial::{Parked, Ticket};
 use super::shared::Shared;
 use super::space::Room;
 use crate::Digest;
@@ -28,6 +28,8 @@ const WRITEBACK_STEP: u64 = 8 << 20;
 pub(super) struct Upload {
     shared: Arc<Shared>,
     name: UploadName,
+    /// There until it drops.
+    ticket: Option<Ticket>,
     /// The most bytes that it may have.
     most: u64,
     path: PathBuf,
@@ -37,7 +39,7 @@ pub(super) struct Upload {
     /// hashed.
     known: bool,
     /// Of a staged upload.
-    witness: Option<Box<dyn Witness>>,
+    pub(super) witness: Option<Box<dyn Witness>>,
     length: u64,
     /// The end of what is preallocated.
     allocated: u64,
@@ -143,7 +145,7 @@ impl Upload {
         };
         let held = parked.length.min(most);
         if held < offset {
-            shared.partials.park(*name, parked);
+            shared.partials.keep(*name, parked);
             return Err(name.not_held(offset, held));
         }
         Ok(parked)
@@ -177,6 +179,7 @@ impl Upload {
     ) -> Self {
         Self {
             room: Room::empty(&shared.space),
+            ticket: Some(shared.partials.enter(name)),
             shared,
             name,
             most,
@@ -264,9 +267,6 @@ impl Upload {
         for data in data {
             if !self.known {
                 self.hasher.update(data);
-            }
-            if let Some(witness) = &mut self.witness {
-                witness.update(data);
             }
         }
         let (from, to) = (before / WRITEBACK_STEP, self.length / WRITEBACK_STEP);
@@ -402,14 +402,20 @@ const STALE: &str = "the resumed upload doesn't have the blob's hash; it was dro
 
 impl Drop for Upload {
     fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
         if self.discarding {
             self.discard();
-        } else if !self.finished {
+        }
+        if self.finished {
+            self.shared.partials.leave(&self.name, ticket);
+        } else {
             if let Err(error) = self.file.trim() {
                 tracing::debug!(%error, "a parked upload keeps room that it doesn't need");
             }
             let parked = self.parked();
-            self.shared.partials.park(self.name, parked);
+            self.shared.partials.park(self.name, ticket, parked);
         }
     }
 }
