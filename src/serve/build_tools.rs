@@ -9,7 +9,7 @@ use zako_core::server::Face;
 use zako_core::store::LocalStore;
 use zako_reapi::grpc::RemoteExecutionFace;
 use zako_reapi::http::{HttpOptions, HttpServer};
-use zako_reapi::{Cache, CacheOptions};
+use zako_reapi::{ActionUpdates, Cache, CacheOptions};
 
 use crate::config::{ActionUpdatesChoice, HttpChoice, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
@@ -114,7 +114,11 @@ impl Drop for AbortOnDrop {
 
 fn cache_options(config: &ServerConfig) -> CacheOptions {
     let mut options = CacheOptions::default();
-    options.update_actions = config.action_updates.value == ActionUpdatesChoice::Allow;
+    options.action_updates = match config.action_updates.value {
+        ActionUpdatesChoice::Allow => ActionUpdates::Allowed,
+        ActionUpdatesChoice::Refuse => ActionUpdates::Refused,
+        ActionUpdatesChoice::Drop => ActionUpdates::Dropped,
+    };
     options.upload_idle_timeout = config.upload_idle_timeout.value.0;
     options
 }
