@@ -77,13 +77,13 @@ def run(client, bench, report):
         build = rebuild(client, bench, "cold")
         expect_ran(client, build, client.actions, hits=0)
         first.update(build.outputs)
-        return f"{len(client.actions)} actions ran"
+        return f"{count(client.actions, 'action')} ran"
 
     def warm(name):
         build = rebuild(client, bench, name, again=True)
         expect_ran(client, build, (), hits=client.expected_hits)
         expect_outputs(build.outputs, first)
-        return f"{build.hits} hits, nothing ran, {len(first)} outputs are the same"
+        return f"{count(range(build.hits), 'hit')}, nothing ran, {count(first, 'output')} the same"
 
     def restarted():
         bench.server.stop()
@@ -98,7 +98,7 @@ def run(client, bench, report):
         build = rebuild(client, bench, "lost")
         expect_ran(client, build, client.rerun, hits=None)
         expect_outputs(settled(client, build.outputs), settled(client, first))
-        return f"{len(client.rerun)} of {len(client.actions)} actions ran again"
+        return f"{count(client.rerun, 'action')} of {len(client.actions)} ran again"
 
     def killed():
         if client.dies_with_cache:
@@ -145,6 +145,10 @@ def rebuild(client, bench, name, **options):
     if bench.trace.exists():
         bench.trace.unlink()
     return client.build(bench, name, **options)
+
+
+def count(things, name):
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 class KillOnce:

@@ -205,6 +205,20 @@ impl RemoteDigest {
         }
     }
 
+    /// The blob of `size` bytes with this hash; `None` if that is of another length.
+    pub(crate) fn of_hash(function: DigestFunction, bytes: &[u8], size: u64) -> Option<Self> {
+        let mut hash = [0; LONGEST];
+        if bytes.len() != function.hash_len() {
+            return None;
+        }
+        hash[..bytes.len()].copy_from_slice(bytes);
+        Some(Self {
+            function,
+            hash,
+            size,
+        })
+    }
+
     /// The blob's own name, if that is what this is.
     pub fn blake3(&self) -> Option<Digest> {
         (self.function == DigestFunction::Blake3)

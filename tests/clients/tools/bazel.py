@@ -2,6 +2,7 @@
 
 import shutil
 
+import readme
 from bench import digests
 from install import Skip
 from report import Failure
@@ -85,8 +86,7 @@ class Bazel(Client):
 
     def startup(self, bench):
         # Without $HOME's rc files; the system's rc file is where Debian's Bazel finds itself.
-        return ["bazel", f"--output_user_root={bench.state}", "--nohome_rc", "--noworkspace_rc",
-                "--max_idle_secs=60"]
+        return ["bazel", f"--output_user_root={bench.state}", "--nohome_rc", "--max_idle_secs=60"]
 
     def forget(self, bench, process=True):
         if process:
@@ -98,8 +98,7 @@ class Bazel(Client):
     def build(self, bench, name, cached=True, meanwhile=None, again=False):
         flags = ["--spawn_strategy=local", "--jobs=2", "--color=no", "--curses=no",
                  "--symlink_prefix=built-", f"--action_env=TRACE={bench.trace}"]
-        if cached:
-            flags += self.remote(bench.server)
+        bench.write({".bazelrc": self.remote(bench.server) if cached else ""})
         minimal = ["--remote_download_minimal"] if self.minimal and cached else []
         command = [*self.startup(bench), "build", *flags]
         said = bench.run(name, [*command, *minimal, "//..."], meanwhile=meanwhile)
@@ -134,14 +133,11 @@ def hits(said):
 
 
 def grpc(instance):
-    return lambda server: [
-        f"--remote_cache=grpc://{server.grpc}", f"--remote_instance_name={instance}",
-        "--remote_local_fallback", "--remote_retries=1",
-    ]
+    return lambda server: readme.block("Bazel", server) + f"build --remote_instance_name={instance}\n"
 
 
 def http(path):
-    return lambda server: [f"--remote_cache=http://{server.http}{path}"]
+    return lambda server: readme.block("Bazel", server, 1).rstrip() + f"{path}\n"
 
 
 CLIENTS = [
