@@ -205,6 +205,20 @@ impl RemoteDigest {
         }
     }
 
+    /// The blob of `size` bytes with this hash; `None` if that is of another length.
+    pub(crate) fn of_hash(function: DigestFunction, bytes: &[u8], size: u64) -> Option<Self> {
+        let mut hash = [0; LONGEST];
+        if bytes.len() != function.hash_len() {
+            return None;
+        }
+        hash[..bytes.len()].copy_from_slice(bytes);
+        Some(Self {
+            function,
+            hash,
+            size,
+        })
+    }
+
     /// The blob's own name, if that is what this is.
     pub fn blake3(&self) -> Option<Digest> {
         (self.function == DigestFunction::Blake3)
@@ -227,6 +241,13 @@ impl RemoteDigest {
         let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
         let pair = |byte: &u8| [digit(byte >> 4), digit(byte & 15)];
         self.hash().iter().flat_map(pair).collect()
+    }
+
+    /// The same hash for a blob of this size.
+    #[must_use]
+    pub fn with_size(mut self, size: u64) -> Self {
+        self.size = size;
+        self
     }
 
     /// The size of the blob in bytes.

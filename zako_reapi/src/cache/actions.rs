@@ -7,13 +7,13 @@
 
 use bytes::Bytes;
 use prost::Message;
+use zako_core::alias::AliasKey;
 use zako_core::cas::{CasError, ErrorKind, Result};
 
 use super::references::References;
 use super::{ActionUpdates, Cache};
 use crate::digest::RemoteDigest;
 use crate::proto::reapi::ActionResult;
-use zako_core::alias::AliasKey;
 
 /// A result that is there with all that it names.
 #[derive(Debug)]
@@ -21,12 +21,12 @@ pub(crate) struct Hit {
     /// As it was stored.
     pub(crate) data: Bytes,
     /// What it says.
-    pub(crate) result: ActionResult,
+    pub(crate) result: Box<ActionResult>,
 }
 
 /// What is stored under an action's digest.
 enum Entry {
-    Result(ActionResult, References),
+    Result(Box<ActionResult>, References),
     /// What only its client can read.
     Opaque,
 }
@@ -134,7 +134,7 @@ fn entry(action: &RemoteDigest, data: &Bytes) -> Result<Entry> {
         return Ok(Entry::Opaque);
     };
     match References::of_result(action.function(), &result) {
-        Ok(references) => Ok(Entry::Result(result, references)),
+        Ok(references) => Ok(Entry::Result(Box::new(result), references)),
         Err(error) if error.kind() == ErrorKind::InvalidArgument => Ok(Entry::Opaque),
         Err(error) => Err(error),
     }

@@ -34,6 +34,7 @@ impl Cache {
             .copied()
             .collect();
         let absent = self.store.missing(&known, lease).await?;
+        let absent = self.without_pieces(absent, lease).await?;
         // They come in the order of the question.
         let mut absent = absent.into_iter().peekable();
         let mut missing = Vec::new();
@@ -62,7 +63,10 @@ impl Cache {
                     .map_err(|error| CasError::new(ErrorKind::InvalidRange, error.to_string()))?;
                 Ok(Blob::from_bytes(Digest::EMPTY, range, Bytes::new()))
             }
-            Some(own) => self.store.fetch(&own, range).await,
+            Some(own) => match self.store.fetch(&own, range).await {
+                Err(error) if error.is_not_found() => self.open_pieces(&own, range).await,
+                opened => opened,
+            },
             None => Err(not_found(digest)),
         }
     }
@@ -76,7 +80,16 @@ impl Cache {
             .filter(|own| **own != Digest::EMPTY)
             .copied()
             .collect();
-        let mut fetched = self.store.fetch_batch(&known).await.into_iter();
+        let mut fetched = self.store.fetch_batch(&known).await;
+        for (own, outcome) in known.iter().zip(&mut fetched) {
+            if matches!(outcome, Err(error) if error.is_not_found()) {
+                *outcome = match self.open_pieces(own, BlobRange::FULL).await {
+                    Ok(blob) => blob.bytes().await,
+                    Err(error) => Err(error),
+                };
+            }
+        }
+        let mut fetched = fetched.into_iter();
         let outcomes = names.into_iter().zip(digests);
         outcomes
             .map(|(own, digest)| match own {
@@ -154,7 +167,7 @@ impl Cache {
             .unwrap_or_else(|| Err(CasError::new(ErrorKind::Internal, "no outcome came")))
     }
 
-    fn own_names(&self, digests: &[RemoteDigest]) -> Vec<Option<Digest>> {
+    pub(super) fn own_names(&self, digests: &[RemoteDigest]) -> Vec<Option<Digest>> {
         if digests.iter().all(|digest| digest.blake3().is_some()) {
             return digests.iter().map(RemoteDigest::blake3).collect();
         }

@@ -4,12 +4,12 @@ use std::collections::{HashSet, VecDeque};
 
 use bytes::Bytes;
 use prost::Message;
+use zako_core::alias::AliasKey;
 use zako_core::cas::{CasError, ErrorKind, Lease, Result};
 
 use super::Cache;
 use super::values::present;
 use crate::digest::{DigestFunction, RemoteDigest};
-use zako_core::alias::AliasKey;
 
 /// The most directories that a walk visits; it remembers each with some 100 bytes.
 const MAX_DIRECTORIES: usize = 1 << 18;

@@ -2,8 +2,13 @@
 //! values under keys, over one store and one table of aliases.
 
 mod actions;
+mod assets;
 mod blobs;
+mod by_hash;
+mod chunk_list;
+mod chunks;
 mod directories;
+mod pieces;
 mod references;
 mod sweep;
 mod upload;
@@ -13,6 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use actions::Hit;
+pub(crate) use assets::{Asset, AssetKind, AssetName};
+pub use by_hash::KeyedUpload;
+pub(crate) use chunks::AVERAGE_CHUNK;
 pub(crate) use directories::Walk;
 use tokio::sync::Semaphore;
 pub use upload::Upload;

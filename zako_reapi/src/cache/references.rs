@@ -88,7 +88,11 @@ impl References {
         Ok(references)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Whether they can be kept.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSpace`] if they are too many or too long.
+    pub(super) fn check(&self) -> Result<()> {
         let count = self.blobs.len() + self.trees.len() + self.directories.len();
         if count > MAX_REFERENCES {
             let text = format!("{count} references are more than {MAX_REFERENCES}");

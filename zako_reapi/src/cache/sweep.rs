@@ -21,6 +21,7 @@ impl Cache {
     async fn are_present(&self, aliases: Vec<(AliasKey, Alias)>) -> Result<Vec<bool>> {
         let blobs: Vec<Digest> = aliases.iter().map(|(_, alias)| alias.digest).collect();
         let absent = self.store.missing(&blobs, Lease::None).await?;
+        let absent = self.without_pieces(absent, Lease::None).await?;
         let absent: HashSet<Digest> = absent.into_iter().collect();
         Ok(blobs.iter().map(|blob| !absent.contains(blob)).collect())
     }

@@ -37,13 +37,13 @@ impl Cache {
     /// # Errors
     /// Those of the store.
     pub async fn held(&self, digest: &RemoteDigest) -> Result<u64> {
-        if let Some(own) = digest.blake3() {
-            return self.store.held(&own).await;
-        }
         if self.missing(&[*digest], Lease::None).await?.is_empty() {
             return Ok(digest.size());
         }
-        self.store.staged(&upload_key(digest)).await
+        match digest.blake3() {
+            Some(own) => self.store.held(&own).await,
+            None => self.store.staged(&upload_key(digest)).await,
+        }
     }
 
     /// Begins to store a blob, or goes on with an interrupted upload of it: the first

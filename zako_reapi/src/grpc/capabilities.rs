@@ -3,11 +3,11 @@
 use zako_core::server::{Call, Reply};
 
 use super::{Refused, unknown_method};
-use crate::cache::{ActionUpdates, Cache};
+use crate::cache::{AVERAGE_CHUNK, ActionUpdates, Cache};
 use crate::digest::DigestFunction;
 use crate::proto::reapi::{
-    ActionCacheUpdateCapabilities, CacheCapabilities, GetCapabilitiesRequest, ServerCapabilities,
-    compressor, symlink_absolute_path_strategy,
+    ActionCacheUpdateCapabilities, CacheCapabilities, FastCdc2020Params, GetCapabilitiesRequest,
+    ServerCapabilities, compressor, symlink_absolute_path_strategy,
 };
 use crate::proto::semver::SemVer;
 
@@ -38,6 +38,12 @@ fn capabilities(cache: &Cache) -> ServerCapabilities {
         symlink_absolute_path_strategy: symlink_absolute_path_strategy::Value::Allowed as i32,
         supported_compressors: zstd.clone(),
         supported_batch_update_compressors: zstd,
+        split_blob_support: true,
+        splice_blob_support: true,
+        fast_cdc_2020_params: Some(FastCdc2020Params {
+            avg_chunk_size_bytes: AVERAGE_CHUNK as u64,
+            seed: 0,
+        }),
         ..CacheCapabilities::default()
     };
     ServerCapabilities {

@@ -8,6 +8,7 @@ mod batch_update;
 mod bytestream;
 mod capabilities;
 mod cas;
+mod chunks;
 mod fields;
 mod find_missing;
 mod request;

@@ -1,8 +1,10 @@
 //! Blobs as streams of bytes.
 
 mod messages;
+mod pack;
 mod read;
 mod source;
+mod unpack;
 mod write;
 
 use zako_core::cas::{Lease, Result};

@@ -6,6 +6,7 @@ use zako_core::server::{Answering, Reply, bad_request, to_status};
 use zako_core::transport::grpc::frame::PayloadField;
 
 use super::super::resource_name::{BlobName, Encoding};
+use super::pack::pack;
 use crate::cache::Cache;
 use crate::proto::bytestream::ReadRequest;
 
@@ -21,7 +22,10 @@ pub(super) async fn answer(
     let blob = blob.map_err(|error| to_status(&error))?;
     match encoding {
         Encoding::Identity => Ok(answering.blob(blob, PayloadField::ByteStream)),
-        Encoding::Zstd => Err(Status::unimplemented("compressed reads")),
+        Encoding::Zstd => {
+            let packed = pack(blob)?;
+            Ok(answering.payloads(packed, PayloadField::ByteStream))
+        }
     }
 }
 

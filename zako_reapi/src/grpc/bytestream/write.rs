@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use tonic::Status;
 use zako_core::cas::{CasError, ErrorKind, Lease, Stored};
-use zako_core::server::{CallBody, to_status};
+use zako_core::server::{CallBody, bad_request, to_status};
 use zako_core::transport::grpc::{DecodeLimits, Pieces};
 
 use super::super::resource_name::{BlobName, Encoding};
 use super::messages::Messages;
 use super::size;
 use super::source::{End, Source};
+use super::unpack::Unpack;
 use crate::cache::{Cache, Upload};
 use crate::digest::RemoteDigest;
 
@@ -61,7 +62,19 @@ pub(super) async fn receive(
                 Outcome::Parked(held) => held,
             }))
         }
-        Encoding::Zstd => Err(Status::unimplemented("compressed writes")),
+        Encoding::Zstd if start > 0 => Err(bad_request(
+            "write_offset",
+            "a compressed write begins at 0: what came before is not kept",
+        )),
+        Encoding::Zstd => {
+            let mut unpack = Unpack::new(messages, digest.size())
+                .map_err(|error| Status::unavailable(format!("zstd can't be set up: {error}")))?;
+            let stored = store(cache, &mut unpack, &digest, 0).await?;
+            Ok(match stored {
+                Outcome::Whole => size(unpack.sent()),
+                Outcome::Parked(_) => 0,
+            })
+        }
     }
 }
 
@@ -107,11 +120,12 @@ async fn collect(
                 Err(end) => break Err(end),
             },
             Ok(None) if source.finished() => break counter.finish(),
-            Ok(None) => {
+            Ok(None) if source.resumes() => {
                 let parked = keep(cache, &counter.digest, whole(held)).await;
                 let parked = parked.map_err(|error| to_status(&error))?;
                 return Ok(Outcome::Parked(parked));
             }
+            Ok(None) => return Ok(Outcome::Parked(0)),
             Err(end) => break Err(end),
         }
     };
@@ -120,14 +134,14 @@ async fn collect(
             let stored = cache.put(counter.digest, whole(held)).await;
             outcome(stored)
         }
-        Err(End::Park(status)) => {
+        Err(End::Park(status)) if source.resumes() => {
             let digest = counter.digest;
             if let Err(error) = keep(cache, &digest, whole(held)).await {
                 tracing::debug!(%digest, %error, "an interrupted upload could not be parked");
             }
             Err(status)
         }
-        Err(End::Discard(status)) => Err(status),
+        Err(End::Park(status) | End::Discard(status)) => Err(status),
     }
 }
 
@@ -175,7 +189,10 @@ async fn write(
             }
             Ok(None) if source.finished() => break counter.finish(),
             Ok(None) => {
-                let held = upload.park().await;
+                let held = match source.resumes() {
+                    true => upload.park().await,
+                    false => upload.discard().await.map(|()| 0),
+                };
                 return Ok(Outcome::Parked(held.map_err(|error| to_status(&error))?));
             }
             Err(end) => break Err(end),
@@ -183,8 +200,8 @@ async fn write(
     };
     let (cleared, status) = match end {
         Ok(()) => return outcome(upload.commit().await),
-        Err(End::Park(status)) => (upload.park().await.map(|_| ()), status),
-        Err(End::Discard(status)) => (upload.discard().await, status),
+        Err(End::Park(status)) if source.resumes() => (upload.park().await.map(|_| ()), status),
+        Err(End::Park(status) | End::Discard(status)) => (upload.discard().await, status),
     };
     if let Err(error) = cleared {
         tracing::warn!(%digest, %error, "an interrupted upload could not be put aside");
