@@ -20,6 +20,7 @@ use client::BuildTool;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use server_process::{Place, noise};
+use tonic::Code;
 use zako_reapi::digest::{DigestFunction, RemoteDigest};
 
 /// Tools that use a server at once.
@@ -147,7 +148,7 @@ async fn kill_many(max_size: &str, seed: u64, evicts: bool) -> u64 {
     let mut told = vec![Told::default(); TOOLS];
     let mut lost = 0;
     for _ in 0..lives() {
-        let server = place.serve(&["--max-size", max_size]);
+        let server = place.serve(&["--max-size", max_size, "--lease", "1s"]);
         for (blobs, told) in all.iter().zip(&told) {
             let mut tool = BuildTool::new(server.address()).await;
             lost += check(&mut tool, blobs, told, evicts).await;
@@ -164,12 +165,17 @@ async fn kill_many(max_size: &str, seed: u64, evicts: bool) -> u64 {
             *told = task.await.unwrap();
         }
     }
-    let server = place.serve(&["--max-size", max_size]);
+    let server = place.serve(&["--max-size", max_size, "--lease", "1s"]);
     for (blobs, told) in all.iter().zip(&told) {
         let mut tool = BuildTool::new(server.address()).await;
         check(&mut tool, blobs, told, evicts).await;
         for blob in blobs.iter() {
-            tool.write(blob).await.unwrap();
+            // What was looked for is leased for a second.
+            while let Err(status) = tool.write(blob).await {
+                assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+                assert!(evicts, "{status}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     }
     server.stop();

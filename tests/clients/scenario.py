@@ -67,7 +67,7 @@ class Client:
 
 def run(client, bench, report):
     """All checks of one client. Stops at the first that leaves nothing to check."""
-    first = {}
+    first, plain = {}, {}
 
     def start():
         bench.server.start()
@@ -77,13 +77,13 @@ def run(client, bench, report):
         build = rebuild(client, bench, "cold")
         expect_ran(client, build, client.actions, hits=0)
         first.update(build.outputs)
-        return f"{len(client.actions)} actions ran"
+        return f"{count(client.actions, 'action')} ran"
 
     def warm(name):
         build = rebuild(client, bench, name, again=True)
         expect_ran(client, build, (), hits=client.expected_hits)
         expect_outputs(build.outputs, first)
-        return f"{build.hits} hits, nothing ran, {len(first)} outputs are the same"
+        return f"{count(range(build.hits), 'hit')}, nothing ran, {count(first, 'output')} the same"
 
     def restarted():
         bench.server.stop()
@@ -98,7 +98,7 @@ def run(client, bench, report):
         build = rebuild(client, bench, "lost")
         expect_ran(client, build, client.rerun, hits=None)
         expect_outputs(settled(client, build.outputs), settled(client, first))
-        return f"{len(client.rerun)} of {len(client.actions)} actions ran again"
+        return f"{count(client.rerun, 'action')} of {len(client.actions)} ran again"
 
     def killed():
         if client.dies_with_cache:
@@ -115,9 +115,23 @@ def run(client, bench, report):
             raise failure or Failure("the build ended before the server could be killed")
         if failure:
             raise failure
-        plain = rebuild(client, bench, "without", cached=False).outputs
-        expect_outputs(settled(client, outputs), settled(client, plain))
-        return "it went on, with the same outputs as without a cache"
+        expect_outputs(settled(client, outputs), without_cache())
+        return "it goes on, with the same outputs as without a cache"
+
+    def full():
+        if client.dies_with_cache:
+            raise NotApplicable(client.dies_with_cache)
+        bench.server.kill()
+        bench.server.start("full-store", "--max-size", "1MiB")
+        client.write(bench, "second")
+        build = rebuild(client, bench, "full")
+        expect_ran(client, build, client.actions, hits=0)
+        expect_outputs(settled(client, build.outputs), without_cache())
+
+    def without_cache():
+        if not plain:
+            plain.update(rebuild(client, bench, "without", cached=False).outputs)
+        return settled(client, plain)
 
     def absent():
         bench.server.kill()
@@ -136,6 +150,7 @@ def run(client, bench, report):
         report.check("the same with a restarted server", restarted)
         report.check("a lost blob is made again", lost)
     report.check("the server is killed in the middle", killed)
+    report.check("built with a store that has no room", full)
     report.check("built without any server", absent)
 
 
@@ -145,6 +160,10 @@ def rebuild(client, bench, name, **options):
     if bench.trace.exists():
         bench.trace.unlink()
     return client.build(bench, name, **options)
+
+
+def count(things, name):
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
 
 
 class KillOnce:

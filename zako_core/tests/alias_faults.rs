@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alias_support::{TestClock, alias, key};
+use proptest::prelude::*;
 use sim::{Call, EIO, ENOSPC, Fault, SimFs};
 use zako_core::alias::{Alias, AliasKey, AliasOptions, AliasTable};
 use zako_core::cas::{ErrorKind, Result};
@@ -290,6 +291,75 @@ async fn another_format_is_refused() {
     assert!(error.to_string().contains("format 2"), "{error}");
     fs.edit(Path::new(LOG), |bytes| bytes[8] = 1);
     assert!(is_there(&open(&fs).await.unwrap(), 0..10));
+}
+
+/// What was damaged anywhere.
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(usize, u8),
+    Zeros(usize, usize),
+    Cut(usize),
+    /// The bytes from one place stand in another, too.
+    Copy(usize, usize, usize),
+}
+
+fn damages() -> impl Strategy<Value = Vec<Damage>> {
+    let at = || 12..3000usize;
+    let damage = prop_oneof![
+        (at(), 1..=255u8).prop_map(|(at, bits)| Damage::Flip(at, bits)),
+        (at(), 1..600usize).prop_map(|(at, length)| Damage::Zeros(at, length)),
+        (0..3000usize).prop_map(Damage::Cut),
+        (at(), at(), 1..400usize).prop_map(|(from, to, length)| Damage::Copy(from, to, length)),
+    ];
+    prop::collection::vec(damage, 1..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn a_log_that_is_damaged_anywhere_tells_nothing_that_never_was(damages in damages()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let fs = SimFs::new();
+            let table = open(&fs).await.unwrap();
+            for round in 0..3 {
+                let aliases = (0..10).map(|number| (key(number), alias(number + 100 * round)));
+                table.insert(aliases.collect()).await.unwrap();
+            }
+            table.close().await.unwrap();
+            fs.edit(Path::new(LOG), |bytes| {
+                for damage in damages {
+                    let end = bytes.len();
+                    match damage {
+                        Damage::Flip(at, bits) if at < end => bytes[at] ^= bits,
+                        Damage::Zeros(at, length) if at < end => {
+                            bytes[at..end.min(at + length)].fill(0);
+                        }
+                        Damage::Copy(from, to, length) if from.max(to) + length < end => {
+                            bytes.copy_within(from..from + length, to);
+                        }
+                        Damage::Cut(at) => bytes.truncate(at),
+                        _ => {}
+                    }
+                }
+            });
+            let table = open(&fs).await.unwrap();
+            for number in 0..10 {
+                if let Some(found) = table.find(&key(number)) {
+                    let value = found.digest.size();
+                    assert_eq!(found, alias(value));
+                    assert_eq!(value % 100, number);
+                }
+            }
+            table.insert(some(0..10)).await.unwrap();
+            assert!(is_there(&table, 0..10));
+            table.close().await.unwrap();
+            let table = open(&fs).await.unwrap();
+            assert!(is_there(&table, 0..10));
+            assert_eq!(table.len(), 10);
+            table.close().await.unwrap();
+        });
+    }
 }
 
 /// An error of the disk is no damage: nothing may be dropped for it.

@@ -13,8 +13,8 @@ use alias_support::{TestClock, alias, key};
 use proptest::prelude::*;
 use sim::SimFs;
 use zako_core::alias::{Alias, AliasKey, AliasOptions, AliasTable};
-use zako_core::cas::ErrorKind;
-use zako_core::store::{Durability, LocalStore, StoreOptions};
+use zako_core::cas::{Cas, CasExt, ErrorKind};
+use zako_core::store::{Durability, LocalStore, MemoryStore, StoreOptions};
 
 const DIR: &str = "/aliases";
 
@@ -224,6 +224,55 @@ async fn only_what_is_kept_is_retained() {
     let wrong = table.retain(|_| async { Ok(vec![true]) }).await;
     assert_eq!(wrong.unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(table.len(), 6666);
+}
+
+#[tokio::test]
+async fn aliases_of_blobs_that_are_gone_are_dropped() {
+    let table = open(&SimFs::new()).await;
+    let store = MemoryStore::new(1 << 20);
+    let mut digests = Vec::new();
+    for number in 0..100u64 {
+        let (digest, _) = store
+            .put_bytes(number.to_le_bytes().to_vec())
+            .await
+            .unwrap();
+        let names = vec![
+            (key(number), Alias::new(digest)),
+            (key(1000 + number), Alias::new(digest)),
+        ];
+        table.insert(names).await.unwrap();
+        digests.push(digest);
+    }
+    for digest in digests.iter().step_by(2) {
+        store.delete(digest).await.unwrap();
+    }
+    // In a task of its own, as an owner does it.
+    let retaining = tokio::spawn({
+        let table = table.clone();
+        async move { table.retain_stored(&store).await }
+    });
+    assert_eq!(retaining.await.unwrap().unwrap(), 100);
+    for (number, digest) in (0..).zip(digests) {
+        let expected = (number % 2 == 1).then_some(Alias::new(digest));
+        assert_eq!(table.find(&key(number)), expected);
+        assert_eq!(table.find(&key(1000 + number)), expected);
+    }
+}
+
+#[tokio::test]
+async fn what_has_expired_is_dropped_without_asking() {
+    let (fs, clock) = (SimFs::new(), TestClock::default());
+    let table = AliasTable::open(DIR, options(&fs, &clock)).await.unwrap();
+    let mut aliases = some(0..10);
+    aliases[3].1.expires = Some(5);
+    table.insert(aliases).await.unwrap();
+    clock.set(5);
+    let removed = table.retain(|asked| async move {
+        assert_eq!(asked.len(), 9);
+        Ok(vec![true; 9])
+    });
+    assert_eq!(removed.await.unwrap(), 0);
+    assert_eq!(table.len(), 9);
 }
 
 /// The blob was gone when the store was asked, and came back with its alias before that

@@ -243,6 +243,13 @@ impl RemoteDigest {
         self.hash().iter().flat_map(pair).collect()
     }
 
+    /// The same hash for a blob of this size.
+    #[must_use]
+    pub fn with_size(mut self, size: u64) -> Self {
+        self.size = size;
+        self
+    }
+
     /// The size of the blob in bytes.
     pub fn size(&self) -> u64 {
         self.size

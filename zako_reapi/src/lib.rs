@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cache;
+mod compression;
 pub mod digest;
 pub mod grpc;
 pub mod http;

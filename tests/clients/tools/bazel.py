@@ -2,6 +2,7 @@
 
 import shutil
 
+import readme
 from bench import digests
 from install import Skip
 from report import Failure
@@ -65,8 +66,8 @@ class Bazel(Client):
     stamps = ("stamp.txt",)
     lost, rerun = "leaf2.txt", ("leaf2",)
 
-    def __init__(self, name, title, remote, minimal=False, brief=False):
-        self.name, self.title, self.remote = name, title, remote
+    def __init__(self, name, title, remote, minimal=False, brief=False, back=None):
+        self.name, self.title, self.remote, self.back = name, title, remote, back or remote
         self.minimal, self.brief = minimal, brief
 
     def install(self, shelf):
@@ -85,8 +86,7 @@ class Bazel(Client):
 
     def startup(self, bench):
         # Without $HOME's rc files; the system's rc file is where Debian's Bazel finds itself.
-        return ["bazel", f"--output_user_root={bench.state}", "--nohome_rc", "--noworkspace_rc",
-                "--max_idle_secs=60"]
+        return ["bazel", f"--output_user_root={bench.state}", "--nohome_rc", "--max_idle_secs=60"]
 
     def forget(self, bench, process=True):
         if process:
@@ -98,8 +98,8 @@ class Bazel(Client):
     def build(self, bench, name, cached=True, meanwhile=None, again=False):
         flags = ["--spawn_strategy=local", "--jobs=2", "--color=no", "--curses=no",
                  "--symlink_prefix=built-", f"--action_env=TRACE={bench.trace}"]
-        if cached:
-            flags += self.remote(bench.server)
+        remote = self.back if again else self.remote
+        bench.write({".bazelrc": remote(bench.server) if cached else ""})
         minimal = ["--remote_download_minimal"] if self.minimal and cached else []
         command = [*self.startup(bench), "build", *flags]
         said = bench.run(name, [*command, *minimal, "//..."], meanwhile=meanwhile)
@@ -134,14 +134,11 @@ def hits(said):
 
 
 def grpc(instance):
-    return lambda server: [
-        f"--remote_cache=grpc://{server.grpc}", f"--remote_instance_name={instance}",
-        "--remote_local_fallback", "--remote_retries=1",
-    ]
+    return lambda server: readme.block("Bazel", server) + f"build --remote_instance_name={instance}\n"
 
 
 def http(path):
-    return lambda server: [f"--remote_cache=http://{server.http}{path}"]
+    return lambda server: readme.block("Bazel", server, 1).rstrip() + f"{path}\n"
 
 
 CLIENTS = [
@@ -150,4 +147,6 @@ CLIENTS = [
           minimal=True),
     Bazel("bazel-http", "Bazel 4.2 over HTTP", http("")),
     Bazel("bazel-http-path", "Bazel 4.2 over HTTP, in an instance", http("/team/bazel"), brief=True),
+    Bazel("bazel-across", "Bazel 4.2, stored over gRPC and fetched over HTTP", grpc("team/bazel"),
+          back=http("/team/bazel"), brief=True),
 ]

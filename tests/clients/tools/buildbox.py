@@ -5,10 +5,12 @@ through the proxy; a hit is that the same comes back through a new one.
 """
 
 import random
+import shlex
 import sys
 import time
 from pathlib import Path
 
+import readme
 from bench import digests, remove
 from report import Failure
 from scenario import Build, Client
@@ -88,13 +90,14 @@ class Proxy:
         self.log = bench.log_path(f"{name}-casd")
 
     def __enter__(self):
-        command = [
-            self.client.casd, f"--bind=unix:{self.socket}", f"--remote=http://{self.bench.server.grpc}",
-            "--instance=team/casd", "--proxy-instance=proxy", "--log-level=info", "--retry-limit=0",
-        ]
-        if self.client.chunked:
-            command.append("--enable-chunking-for-instance=proxy")
-        self.process = self.bench.begin(self.log, [*command, self.bench.state / "casd"])
+        words = shlex.split(readme.block("buildbox-casd", self.bench.server))
+        options = [word for word in words if word.startswith("--") and not word.startswith("--bind=")]
+        if not self.client.chunked:
+            options = [option for option in options if "chunking" not in option]
+        self.process = self.bench.begin(self.log, [
+            self.client.casd, *options, f"--bind=unix:{self.socket}", "--instance=team/casd",
+            "--retry-limit=0", self.bench.state / "casd",
+        ])
         end = time.monotonic() + 20
         while not self.socket.exists():
             if self.process.poll() is not None or time.monotonic() > end:
@@ -103,7 +106,7 @@ class Proxy:
         return self.speak
 
     def speak(self, verb, folder):
-        command = self.client.driver(f"unix:{self.socket}", "proxy", verb, folder)
+        command = self.client.driver(f"unix:{self.socket}", "zako", verb, folder)
         return self.bench.run(f"{self.name}-{verb}", command)
 
     def __exit__(self, *_):

@@ -3,6 +3,7 @@
 import re
 import shutil
 
+import readme
 from bench import digests, remove
 from install import Skip, run
 from report import Failure
@@ -32,15 +33,8 @@ sourcedir: {state}/sources
 workspacedir: {state}/workspaces
 """
 
-SERVERS = """
-{kind}:
-  override-project-caches: true
-  servers:
-  - url: http://{grpc}
-    instance-name: team/bst
-    push: true
-    connection-config: {{ retry-limit: 1, retry-delay: 100 }}
-"""
+# Without a server it would try for half a minute.
+MORE = "push: true, instance-name: team/bst, connection-config: { retry-limit: 1, retry-delay: 100 }"
 
 
 class BuildStream(Client):
@@ -82,8 +76,7 @@ class BuildStream(Client):
     def build(self, bench, name, cached=True, meanwhile=None, again=False):
         settings = SETTINGS.format(state=bench.state)
         if cached:
-            for kind in ("artifacts", "source-caches"):
-                settings += SERVERS.format(kind=kind, grpc=bench.server.grpc)
+            settings += readme.block("BuildStream", bench.server).replace("push: true", MORE)
         (bench.state / "settings.yml").write_text(settings)
         bst = [self.folder / "bin/bst", "--no-interactive", "--no-colors",
                "--config", bench.state / "settings.yml"]

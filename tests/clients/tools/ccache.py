@@ -1,5 +1,6 @@
 """ccache over HTTP, in the layout of Bazel's caches."""
 
+import readme
 from scenario import Build, Client
 from tools import c_sources
 
@@ -20,10 +21,10 @@ class Ccache(Client):
         c_sources.forget(bench)
 
     def build(self, bench, name, cached=True, meanwhile=None, again=False):
-        env = bench.environment(CCACHE_DIR=str(bench.state), CCACHE_CONFIGPATH="/dev/null")
-        if cached:
-            remote = f"http://{bench.server.http}{self.path}|layout=bazel"
-            env["CCACHE_REMOTE_STORAGE"] = remote
+        remote = readme.block("ccache", bench.server).replace("|", f"{self.path}|") if cached else ""
+        bench.write({"ccache.conf": remote})
+        configuration = str(bench.work / "ccache.conf")
+        env = bench.environment(CCACHE_DIR=str(bench.state), CCACHE_CONFIGPATH=configuration)
         outputs = c_sources.compile_all(bench, name, ["ccache"], env, meanwhile)
         counts = bench.run(f"{name}-stats", ["ccache", "--print-stats"], env)
         hits = next(line.split()[1] for line in counts.splitlines() if line.startswith("remote_storage_hit\t"))

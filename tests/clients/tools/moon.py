@@ -2,6 +2,7 @@
 
 import re
 
+import readme
 from bench import digests, remove
 from report import Failure
 from scenario import Build, Client
@@ -58,25 +59,25 @@ class Moon(Client):
         scripts = {f"app/{name}.sh": f"{text}echo {name} on stdout; echo {name} on stderr >&2\n"
                    f'echo {name} >> "$TRACE"\n' for name, text in SCRIPTS.items()}
         bench.write({
-            ".moon/workspace.yml": WORKSPACE, "app/moon.yml": PROJECT, **scripts,
+            "app/moon.yml": PROJECT, **scripts,
             "app/input.txt": "".join(f"{salt} {i * 7919 % 1000}\n" for i in range(1000)),
         })
         # Without a repository moon hashes nothing, and so it caches nothing.
         git = ["git", "-c", "init.defaultBranch=main", "-c", "user.name=n", "-c", "user.email=n@example.org"]
         if not (bench.work / ".git").exists():
-            bench.write({".gitignore": "out\n.moon/cache\n"})
+            bench.write({".gitignore": "out\n.moon\n"})
             bench.run("git-init", [*git, "init", "--quiet"])
         bench.run("git-add", [*git, "add", "--all"])
-        bench.run("git-commit", [*git, "commit", "--quiet", "--message", salt])
+        bench.run("git-commit", [*git, "commit", "--quiet", "--allow-empty", "--message", salt])
 
     def forget(self, bench, process=True):
         for path in (bench.work / "app/out", bench.work / ".moon/cache", bench.home / ".moon/cache"):
             remove(path)
 
     def build(self, bench, name, cached=True, meanwhile=None, again=False):
-        remote = self.remote(bench.server) if cached else {}
-        env = bench.environment(MOON_TELEMETRY="false", **remote)
-        said = bench.run(name, [self.path, "run", "app:pack"], env, meanwhile)
+        remote = self.remote(bench.server) if cached else ""
+        bench.write({".moon/workspace.yml": WORKSPACE + remote})
+        said = bench.run(name, [self.path, "run", "app:pack"], meanwhile=meanwhile)
         tasks = re.search(r"^Tasks: (\d+) completed(?: \((\d+) cached\))?", said, re.MULTILINE)
         if not tasks or int(tasks[1]) != len(SCRIPTS):
             raise Failure(f"moon didn't complete {len(SCRIPTS)} tasks:\n{said[-800:]}")
@@ -91,16 +92,20 @@ class Moon(Client):
         return bench.work / "app/out" / self.lost
 
 
-def grpc(**more):
-    return lambda server: {"MOON_REMOTE_HOST": f"grpc://{server.grpc}", **more}
+def plain(server):
+    return readme.block("moon", server).replace("compression: zstd", "instanceName: team/moon")
+
+
+def zstd(server):
+    return readme.block("moon", server)
 
 
 def http(server):
-    return {"MOON_REMOTE_HOST": f"http://{server.http}", "MOON_REMOTE_API": "http"}
+    return readme.block("moon", server, 1)
 
 
 CLIENTS = [
-    Moon("moon-grpc", "moon over gRPC", grpc(MOON_REMOTE_CACHE_INSTANCE_NAME="team/moon")),
-    Moon("moon-zstd", "moon over gRPC, zstd", grpc(MOON_REMOTE_CACHE_COMPRESSION="zstd")),
+    Moon("moon-grpc", "moon over gRPC", plain),
+    Moon("moon-zstd", "moon over gRPC, zstd", zstd),
     Moon("moon-http", "moon over HTTP", http),
 ]

@@ -2,6 +2,7 @@
 
 import re
 
+import readme
 from bench import digests, remove
 from install import interpreter
 from scenario import Build, Client
@@ -71,9 +72,8 @@ class Pants(Client):
             f"--pants-workdir={bench.state}/work", f"--pants-distdir={bench.work}/dist", "--stats-log",
         ]
         if cached:
-            command += ["--remote-cache-read", "--remote-cache-write",
-                        f"--remote-store-address=grpc://{bench.server.grpc}",
-                        "--remote-instance-name=team/pants"]
+            bench.write({"pants.remote.toml": readme.block("Pants", bench.server)})
+            command += ["--pants-config-files=pants.remote.toml", "--remote-instance-name=team/pants"]
         said = bench.run(name, [*command, "export-codegen", ":sorted", ":joined"], meanwhile=meanwhile)
         hits = int(re.search(r"remote_cache_requests_cached: (\d+)", said)[1])
         return Build(hits, bench.ran(), digests(bench.work / "dist/codegen"))

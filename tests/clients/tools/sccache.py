@@ -3,6 +3,7 @@
 import json
 import socket
 
+import readme
 from scenario import Build, Client
 from tools import c_sources
 
@@ -35,7 +36,9 @@ class Sccache(Client):
             SCCACHE_CONF=str(bench.root / "none"), SCCACHE_IDLE_TIMEOUT="60",
         )
         if cached:
-            env["SCCACHE_WEBDAV_ENDPOINT"] = f"http://{bench.server.http}/"
+            for line in readme.block("sccache", bench.server).splitlines():
+                variable, value = line.removeprefix("export ").split("=", 1)
+                env[variable] = value
             env["SCCACHE_WEBDAV_KEY_PREFIX"] = self.prefix
         self.daemon = env
         bench.run(f"{name}-start", [self.path, "--start-server"], env)

@@ -25,6 +25,9 @@ pub(super) enum Answer {
 /// A group is closed when it has so many records: more would not be faster, only later.
 const MOST_RECORDS: usize = 1 << 15;
 
+/// Room for so many records is kept between groups.
+const KEPT_RECORDS: usize = 1 << 12;
+
 impl Group {
     pub(super) fn stage(&mut self, record: Record, hash: u64) {
         let number = self.changes.len() as u32;
@@ -92,6 +95,9 @@ impl Group {
         }
         self.changes.clear();
         self.latest.clear();
+        // A rare large group must not keep its memory for ever.
+        self.changes.shrink_to(KEPT_RECORDS);
+        self.latest.shrink_to(KEPT_RECORDS, |_| 0);
         self
     }
 }

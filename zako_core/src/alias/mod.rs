@@ -6,8 +6,8 @@
 //!
 //! All aliases are in memory, about 85 bytes each, and in a log on disk, whose layout is in
 //! [FORMAT.md](https://github.com/zako-dev/zako/blob/main/zako_core/src/alias/FORMAT.md).
-//! The table doesn't know which blobs there are: its owner asks the store
-//! ([`AliasTable::retain`]).
+//! The table doesn't know which blobs there are. Its owner asks the store now and then
+//! ([`AliasTable::retain_stored`]), and drops what is named in vain.
 
 mod committer;
 mod group;
@@ -17,6 +17,7 @@ mod log;
 mod options;
 mod record;
 mod recover;
+mod retain;
 mod rewrite;
 mod shared;
 
@@ -31,7 +32,7 @@ pub use options::AliasOptions;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::committer::{Committer, Job};
-use self::index::{Cursor, Mark};
+use self::index::Mark;
 use self::record::MOST_SIZE;
 use self::shared::{BACKLOG, Shared};
 use crate::Digest;
@@ -79,9 +80,6 @@ pub struct AliasTable {
 
 /// Aliases that go to the committer at once.
 const MOST_AT_ONCE: usize = 1 << 13;
-
-/// Aliases that [`AliasTable::retain`] asks about at once.
-const ASKED_AT_ONCE: usize = 1 << 12;
 
 impl Alias {
     /// An alias of this blob that doesn't expire.
@@ -231,51 +229,6 @@ impl AliasTable {
             keys = rest;
         }
         Ok(removed)
-    }
-
-    /// Asks about all aliases, some at a time, and removes those that are not to be
-    /// kept; how many that were. `keep` answers for each in order: the owner asks the
-    /// store which blobs there are.
-    ///
-    /// An alias that is inserted after it was asked about stays, also if it is the same.
-    ///
-    /// # Errors
-    /// Those of `keep` and of [`remove`](Self::remove); [`ErrorKind::InvalidArgument`] if
-    /// `keep` gives fewer or more answers than it was asked for.
-    pub async fn retain<F, A>(&self, mut keep: F) -> Result<u64>
-    where
-        F: FnMut(Vec<(AliasKey, Alias)>) -> A,
-        A: Future<Output = Result<Vec<bool>>>,
-    {
-        let index = &self.shared.index;
-        let mark = self.shared.next_mark();
-        let mut cursor = Cursor::default();
-        let mut removed = 0;
-        loop {
-            let mut asked = Vec::new();
-            let seen = index.walk(&mut cursor, ASKED_AT_ONCE, Some(mark), |key, alias| {
-                asked.push((key, alias));
-            });
-            if seen == 0 {
-                return Ok(removed);
-            }
-            let keys: Vec<AliasKey> = asked.iter().map(|(key, _)| *key).collect();
-            let kept = keep(asked).await?;
-            if kept.len() != keys.len() {
-                let text = format!("{} answers about {} aliases", kept.len(), keys.len());
-                return Err(CasError::new(ErrorKind::InvalidArgument, text));
-            }
-            let mut unwanted = Vec::new();
-            for (key, kept) in keys.into_iter().zip(kept) {
-                if kept {
-                    index.unmark(&key, index.hash(&key));
-                } else {
-                    unwanted.push(key);
-                }
-            }
-            let gone = self.remove_marked(unwanted, Some(mark)).await?;
-            removed += gone.into_iter().filter(|gone| *gone).count() as u64;
-        }
     }
 
     /// Writes the log anew without what is dead in it, and drops what has expired. The

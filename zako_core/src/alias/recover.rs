@@ -78,9 +78,13 @@ fn read(file: Arc<dyn BackendFile>, path: &Path, now: u64, lock: Box<dyn Lock>) 
     let wrap = |error| CasError::io("reading the aliases", path, error);
     let length = file.length().map_err(wrap)?;
     let mut header = [0; HEADER_LEN];
-    let present = length.min(HEADER_LEN as u64) as usize;
-    read_exact_at(&*file, &mut header[..present], 0).map_err(wrap)?;
-    let mut epoch = match Header::decode(&header) {
+    let decoded = if length < HEADER_LEN as u64 {
+        Header::Damaged
+    } else {
+        read_exact_at(&*file, &mut header, 0).map_err(wrap)?;
+        Header::decode(&header)
+    };
+    let mut epoch = match decoded {
         Header::Whole { epoch } => Some(epoch),
         Header::OtherVersion(version) => {
             let text = format!(

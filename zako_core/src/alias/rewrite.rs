@@ -6,13 +6,11 @@
 
 use super::group::Group;
 use super::index::Cursor;
-use super::log::{LOG, Log, NEW_LOG};
+use super::log::{AppendError, LOG, Log, NEW_LOG};
 use super::record::{RECORD_LEN, Record};
 use super::shared::Shared;
 use super::{AliasKey, is_past};
 use crate::cas::{CasError, Result};
-
-use super::log::AppendError;
 
 /// A log that is being written to take the place of another.
 pub(super) struct Rewrite {

@@ -28,7 +28,8 @@ pub trait Staging: Cas {
     /// Use the same `size` each time.
     ///
     /// Uploads of one key at the same time don't disturb one another: each is one of
-    /// its own, and one of them goes on with what is staged.
+    /// its own, and one of them goes on with what is staged. What the others hold
+    /// need not be kept when one of them is stored.
     ///
     /// # Errors
     /// [`ErrorKind::NotHeld`](super::ErrorKind::NotHeld) if `offset` is more than

@@ -4,6 +4,7 @@
 mod actions;
 mod assets;
 mod blobs;
+mod by_hash;
 mod chunk_list;
 mod chunks;
 mod directories;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub(crate) use actions::Hit;
 pub(crate) use assets::{Asset, AssetKind, AssetName};
+pub use by_hash::KeyedUpload;
 pub(crate) use chunks::AVERAGE_CHUNK;
 pub(crate) use directories::Walk;
 use tokio::sync::Semaphore;

@@ -6,6 +6,7 @@ use zako_core::server::{CallBody, bad_frame, bad_request, to_status};
 use zako_core::transport::grpc::Pieces;
 
 use super::fields;
+use super::memory::{Memory, Share};
 use crate::cache::Cache;
 use crate::digest::{DigestFunction, RemoteDigest};
 use crate::proto::{reapi, rpc};
@@ -13,25 +14,25 @@ use crate::proto::{reapi, rpc};
 /// The field of both requests that holds the entries.
 const ENTRIES: u64 = 2;
 
-/// What the blobs of a batch may add up to, though less is offered: some tools count
-/// without what stands around the blobs, and some don't ask.
-const ACCEPTED: u64 = 16 * 1024 * 1024;
-
 /// The request's body, once it is known not to decode to much more memory.
-pub(super) async fn request(body: &mut CallBody, cache: &Cache) -> Result<Pieces, Status> {
-    let mut request = body.pieces(cache.options().max_message_bytes).await?;
+pub(super) async fn request(
+    body: &mut CallBody,
+    cache: &Cache,
+    memory: &Memory,
+) -> Result<(Pieces, Share), Status> {
+    let limit = cache.options().max_message_bytes;
+    let (mut request, share) = memory.message(body, limit).await?;
     let message = request.share().unframed();
     let message = message.map_err(bad_frame)?;
     let most = fields::MAX_ENTRIES;
     if fields::count(message, ENTRIES)? > most {
         return Err(bad_request("", format!("a batch has at most {most} blobs")));
     }
-    Ok(request)
+    Ok((request, share))
 }
 
 /// Bounds the sum of the blobs' sizes.
-pub(super) fn within(cache: &Cache, sizes: impl Iterator<Item = u64>) -> Result<(), Status> {
-    let most = cache.options().max_batch_bytes.max(ACCEPTED);
+pub(super) fn within(most: u64, sizes: impl Iterator<Item = u64>) -> Result<(), Status> {
     let total = sizes.fold(0, u64::saturating_add);
     if total > most {
         let text = format!("the blobs of a batch add up to {total} bytes, {most} are allowed");

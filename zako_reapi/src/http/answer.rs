@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use zako_core::cas::CasError;
@@ -45,7 +45,7 @@ pub(super) fn text(status: StatusCode, line: impl Into<String>) -> Answer {
 
 /// An answer whose body is at hand.
 pub(super) fn bytes(status: StatusCode, kind: Option<&'static str>, body: Bytes) -> Answer {
-    let mut answer = Response::new(AnswerBody::of(Source::Bytes(Some(body))));
+    let mut answer = Response::new(AnswerBody::bytes(body));
     *answer.status_mut() = status;
     if let Some(kind) = kind {
         let headers = answer.headers_mut();
@@ -54,7 +54,22 @@ pub(super) fn bytes(status: StatusCode, kind: Option<&'static str>, body: Bytes)
     answer
 }
 
+/// What can be done with a resource, and the class of WebDAV that it has.
+pub(super) fn options(methods: &'static str, dav: Option<&'static str>) -> Answer {
+    let mut answer = empty(StatusCode::NO_CONTENT);
+    let headers = answer.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(methods));
+    if let Some(dav) = dav {
+        headers.insert("dav", HeaderValue::from_static(dav));
+    }
+    answer
+}
+
 impl AnswerBody {
+    pub(super) fn bytes(body: Bytes) -> Self {
+        Self::of(Source::Bytes(Some(body)))
+    }
+
     fn of(source: Source) -> Self {
         let _busy = None;
         Self { source, _busy }
@@ -90,6 +105,7 @@ pub(super) fn finish(answer: Answer, head: bool, busy: Busy) -> Answer {
     if let Some(length) = body.length()
         && parts.status != StatusCode::NO_CONTENT
         && parts.status != StatusCode::NOT_MODIFIED
+        && !parts.headers.contains_key(CONTENT_LENGTH)
     {
         parts.headers.insert(CONTENT_LENGTH, length.into());
     }

@@ -7,9 +7,23 @@
 //! | `/dav/<path>` | values under free names, with as much of WebDAV as caches need |
 //! | `/status` | figures of the server and its store, as JSON |
 
+mod actions;
 mod answer;
+mod blobs;
+mod body;
+mod compress;
+mod conditions;
 mod connection;
+mod dav;
+mod decode;
+mod give;
+mod memory;
+mod multistatus;
+mod negotiation;
 mod options;
+mod path;
+mod range;
+mod receive;
 mod refusal;
 mod route;
 mod status;
@@ -18,12 +32,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use zako_core::cas::{Maintain, Result};
 use zako_core::server::{ListenAddr, Port};
 
 pub use options::HttpOptions;
 
+use self::memory::Memory;
 use crate::cache::Cache;
 
 /// How long uploads whose connections were cut may take to let go of the store.
@@ -43,6 +59,8 @@ struct Shared {
     began: Instant,
     /// Uploads that run, which outlive their connections to clean up.
     uploads: TaskTracker,
+    memory: Memory,
+    compressions: Arc<Semaphore>,
 }
 
 impl HttpServer {
@@ -53,6 +71,8 @@ impl HttpServer {
     pub async fn bind(addr: &ListenAddr, cache: Cache, options: HttpOptions) -> Result<Self> {
         let port = Port::bind(addr, options.port()).await?;
         let shared = Shared {
+            memory: Memory::new(options.max_memory_bytes),
+            compressions: Arc::new(Semaphore::new(options.max_compressions)),
             cache,
             maintain: None,
             options,

@@ -46,6 +46,8 @@ pub(super) struct Upload {
     room: Room,
     /// Whether bytes of an earlier upload were taken over.
     resumed: bool,
+    /// Found when the store opened, and not looked at since.
+    recovered: bool,
     /// Nobody will resume it: its drop discards it.
     discarding: bool,
     finished: bool,
@@ -90,12 +92,12 @@ impl Upload {
     ) -> Result<Self> {
         let name = UploadName::from(key);
         let parked = Self::claim(&shared, &name, most, offset)?;
-        let recovered = parked.recovered;
         let (mut upload, _) = Self::resume(shared, name, most, parked)?;
-        if recovered && upload.is_a_blob()? {
+        if upload.recovered && upload.is_a_blob()? {
             upload.discard();
             return Err(name.not_held(offset, 0));
         }
+        upload.recovered = false;
         upload.cut(offset)?;
         upload.witness = Some(witness);
         upload.hash_again()?;
@@ -167,6 +169,7 @@ impl Upload {
         let mut upload = Self::new(shared, name, most, parked.path, file);
         upload.length = parked.length;
         upload.resumed = true;
+        upload.recovered = parked.recovered;
         Ok((upload, parked.hasher))
     }
 
@@ -191,6 +194,7 @@ impl Upload {
             length: 0,
             allocated: 0,
             resumed: false,
+            recovered: false,
             discarding: false,
             finished: false,
         }
@@ -392,7 +396,7 @@ impl Upload {
                 UploadName::Blob(_) => Some(Box::new(std::mem::take(&mut self.hasher))),
                 UploadName::Staged(_) => None,
             },
-            recovered: false,
+            recovered: self.recovered,
         }
     }
 }

@@ -5,12 +5,15 @@ use zako_core::BlobRange;
 use zako_core::server::{Answering, Reply, bad_request, to_status};
 use zako_core::transport::grpc::frame::PayloadField;
 
+use super::super::memory::Memory;
 use super::super::resource_name::{BlobName, Encoding};
+use super::pack::pack;
 use crate::cache::Cache;
 use crate::proto::bytestream::ReadRequest;
 
 pub(super) async fn answer(
     cache: &Cache,
+    memory: &Memory,
     request: &ReadRequest,
     answering: Answering,
 ) -> Result<Reply, Status> {
@@ -21,7 +24,10 @@ pub(super) async fn answer(
     let blob = blob.map_err(|error| to_status(&error))?;
     match encoding {
         Encoding::Identity => Ok(answering.blob(blob, PayloadField::ByteStream)),
-        Encoding::Zstd => Err(Status::unimplemented("compressed reads")),
+        Encoding::Zstd => {
+            let packed = pack(blob, memory.share())?;
+            Ok(answering.payloads(packed, PayloadField::ByteStream))
+        }
     }
 }
 

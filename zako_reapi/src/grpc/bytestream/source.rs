@@ -15,6 +15,11 @@ pub(super) trait Source: Send {
 
     /// Notes that it waited for the store: that time is not the sender's.
     fn waited(&mut self);
+
+    /// Whether another upload can go on where this one ends.
+    fn resumes(&self) -> bool {
+        true
+    }
 }
 
 /// Why an upload ends before its blob is whole, and what becomes of it.

@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, Bytes};
 use tonic::Status;
 use zako_core::cas::{CasError, ErrorKind, Lease, Stored};
-use zako_core::server::{CallBody, to_status};
+use zako_core::server::{CallBody, bad_request, to_status};
 use zako_core::transport::grpc::{DecodeLimits, Pieces};
 
+use super::super::memory::Share;
 use super::super::resource_name::{BlobName, Encoding};
 use super::messages::Messages;
 use super::size;
 use super::source::{End, Source};
+use super::unpack::Unpack;
 use crate::cache::{Cache, Upload};
 use crate::digest::RemoteDigest;
 
@@ -40,6 +42,7 @@ struct Counter {
 /// Takes one write; the answer's `committed_size`.
 pub(super) async fn receive(
     cache: &Cache,
+    share: Share,
     body: CallBody,
     limits: DecodeLimits,
 ) -> Result<i64, Status> {
@@ -55,13 +58,24 @@ pub(super) async fn receive(
     let start = messages.offset();
     match encoding {
         Encoding::Identity => {
-            let stored = store(cache, &mut messages, &digest, start).await?;
+            let stored = store(cache, share, &mut messages, &digest, start).await?;
             Ok(size(match stored {
                 Outcome::Whole => digest.size(),
                 Outcome::Parked(held) => held,
             }))
         }
-        Encoding::Zstd => Err(Status::unimplemented("compressed writes")),
+        Encoding::Zstd if start > 0 => Err(bad_request(
+            "write_offset",
+            "a compressed write begins at 0: what came before is not kept",
+        )),
+        Encoding::Zstd => {
+            let mut unpack = Unpack::new(messages, digest.size(), share.sibling());
+            let stored = store(cache, share, &mut unpack, &digest, 0).await?;
+            Ok(match stored {
+                Outcome::Whole => size(unpack.sent()),
+                Outcome::Parked(_) => 0,
+            })
+        }
     }
 }
 
@@ -73,6 +87,7 @@ async fn exists(cache: &Cache, digest: &RemoteDigest) -> Result<bool, Status> {
 /// Takes the bytes from `start` on.
 async fn store(
     cache: &Cache,
+    share: Share,
     source: &mut impl Source,
     digest: &RemoteDigest,
     start: u64,
@@ -83,7 +98,7 @@ async fn store(
         came: 0,
     };
     if start == 0 && digest.size() <= COLLECTED {
-        return collect(cache, source, counter).await;
+        return collect(cache, share, source, counter).await;
     }
     match cache.upload(digest, start).await {
         Ok(upload) => write(upload, source, counter).await,
@@ -96,22 +111,27 @@ async fn store(
 /// Takes a small blob into memory, which grows as bytes come, and stores it.
 async fn collect(
     cache: &Cache,
+    mut share: Share,
     source: &mut impl Source,
     mut counter: Counter,
 ) -> Result<Outcome, Status> {
     let mut held = Pieces::new();
     let end = loop {
         match source.chunk().await {
-            Ok(Some(chunk)) => match counter.add(&chunk) {
-                Ok(()) => held.push(chunk),
-                Err(end) => break Err(end),
-            },
+            Ok(Some(chunk)) => {
+                let room = share.grow(chunk.len() as u64).map_err(End::Park);
+                match counter.add(&chunk).and(room) {
+                    Ok(()) => held.push(chunk),
+                    Err(end) => break Err(end),
+                }
+            }
             Ok(None) if source.finished() => break counter.finish(),
-            Ok(None) => {
+            Ok(None) if source.resumes() => {
                 let parked = keep(cache, &counter.digest, whole(held)).await;
                 let parked = parked.map_err(|error| to_status(&error))?;
                 return Ok(Outcome::Parked(parked));
             }
+            Ok(None) => return Ok(Outcome::Parked(0)),
             Err(end) => break Err(end),
         }
     };
@@ -120,14 +140,14 @@ async fn collect(
             let stored = cache.put(counter.digest, whole(held)).await;
             outcome(stored)
         }
-        Err(End::Park(status)) => {
+        Err(End::Park(status)) if source.resumes() => {
             let digest = counter.digest;
             if let Err(error) = keep(cache, &digest, whole(held)).await {
                 tracing::debug!(%digest, %error, "an interrupted upload could not be parked");
             }
             Err(status)
         }
-        Err(End::Discard(status)) => Err(status),
+        Err(End::Park(status) | End::Discard(status)) => Err(status),
     }
 }
 
@@ -175,7 +195,10 @@ async fn write(
             }
             Ok(None) if source.finished() => break counter.finish(),
             Ok(None) => {
-                let held = upload.park().await;
+                let held = match source.resumes() {
+                    true => upload.park().await,
+                    false => upload.discard().await.map(|()| 0),
+                };
                 return Ok(Outcome::Parked(held.map_err(|error| to_status(&error))?));
             }
             Err(end) => break Err(end),
@@ -183,8 +206,8 @@ async fn write(
     };
     let (cleared, status) = match end {
         Ok(()) => return outcome(upload.commit().await),
-        Err(End::Park(status)) => (upload.park().await.map(|_| ()), status),
-        Err(End::Discard(status)) => (upload.discard().await, status),
+        Err(End::Park(status)) if source.resumes() => (upload.park().await.map(|_| ()), status),
+        Err(End::Park(status) | End::Discard(status)) => (upload.discard().await, status),
     };
     if let Err(error) = cleared {
         tracing::warn!(%digest, %error, "an interrupted upload could not be put aside");
