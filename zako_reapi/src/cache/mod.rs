@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use actions::Hit;
-pub use by_hash::KeyedUpload;
 pub(crate) use assets::{Asset, AssetKind, AssetName};
+pub use by_hash::KeyedUpload;
 pub(crate) use chunks::AVERAGE_CHUNK;
 pub(crate) use directories::Walk;
 use tokio::sync::Semaphore;
