@@ -33,6 +33,15 @@ pub(crate) fn opening(error: CasError) -> Failure {
     Failure::from(error).context("opening the store")
 }
 
+/// When what is stored is durable.
+pub(crate) fn durability(config: &ServerConfig) -> Durability {
+    match config.durability.value {
+        DurabilityChoice::Immediate => Durability::Immediate,
+        DurabilityChoice::Interval(period) => Durability::Interval(period.0),
+        DurabilityChoice::None => Durability::None,
+    }
+}
+
 fn store_options(config: &ServerConfig) -> Result<StoreOptions, Failure> {
     let data = &config.data.value.0;
     let max_bytes = match config.max_size.value {
@@ -47,11 +56,7 @@ fn store_options(config: &ServerConfig) -> Result<StoreOptions, Failure> {
     };
     let mut options = StoreOptions::default();
     options.max_bytes = max_bytes;
-    options.durability = match config.durability.value {
-        DurabilityChoice::Immediate => Durability::Immediate,
-        DurabilityChoice::Interval(period) => Durability::Interval(period.0),
-        DurabilityChoice::None => Durability::None,
-    };
+    options.durability = durability(config);
     options.verify_on_read = match config.verify_on_read.value {
         VerifyChoice::Never => VerifyOnRead::Never,
         VerifyChoice::First => VerifyOnRead::First,

@@ -1,5 +1,6 @@
 //! `zako serve`: a store behind a server.
 
+mod build_tools;
 mod rdma;
 
 use std::fmt;
@@ -7,11 +8,14 @@ use std::io;
 use std::sync::Arc;
 
 use clap::Args;
+use futures::FutureExt;
+use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
+use zako_reapi::Cache;
 
 use crate::config::{Layers, MaintenanceChoice, ServerConfig, ServerKeys};
 use crate::failure::{Exit, Failure};
@@ -23,7 +27,8 @@ use rdma::Offer;
 ///
 /// When it is ready, the first line on stdout is `zako: ready grpc=ADDR:PORT`
 /// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}), with
-/// ` rdma=DEVICE:PORT:GID_INDEX` behind it if RDMA is offered. SIGTERM or
+/// ` http=ADDR:PORT` behind it if there is an HTTP cache, and
+/// ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once.
 #[derive(Args, Debug)]
@@ -36,6 +41,8 @@ pub(crate) struct ServeArgs {
 struct Ready {
     event: &'static str,
     grpc: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rdma: Option<String>,
 }
@@ -51,7 +58,16 @@ pub(crate) async fn run(
     let mut signals = Signals::new()?;
     raise_file_limit();
     let store = open_store(&config).await?;
-    let outcome = serve(&config, offer, &store, &mut signals, output).await;
+    let outcome = async {
+        let cache = build_tools::cache(&config, &store).await?;
+        let outcome = serve(&config, offer, &store, cache.as_ref(), &mut signals, output).await;
+        let closed = match cache {
+            Some(cache) => cache.close().await.map_err(Failure::from),
+            None => Ok(()),
+        };
+        outcome.and(closed)
+    };
+    let outcome = outcome.await;
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
@@ -60,12 +76,16 @@ async fn serve(
     config: &ServerConfig,
     offer: Option<Offer>,
     store: &LocalStore,
+    cache: Option<&Cache>,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
         .with_maintenance(Arc::new(store.clone()));
+    if let Some(cache) = cache {
+        server = server.with_face(build_tools::face(cache));
+    }
     let rdma = offer.as_ref().map(|offer| offer.place.to_string());
     if let Some(offer) = offer {
         server = server.with_rdma(offer.options);
@@ -75,9 +95,14 @@ async fn serve(
             .context(format!("listening on {listen}"))
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
+    let http = match cache {
+        Some(cache) => build_tools::http(config, cache, store).await?,
+        None => None,
+    };
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
+        http: http.as_ref().map(|http| http.local_addr().to_string()),
         rdma,
     };
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
@@ -88,10 +113,15 @@ async fn serve(
     }
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = server.serve(async {
-        // The sender lives until the signal.
-        let _ = stopped.await;
-    });
+    // The sender lives until the signal.
+    let stopped = stopped.map(drop).shared();
+    let _sweeping = cache.map(build_tools::sweep);
+    let serving = async {
+        let http = http.map(|http| http.serve(stopped.clone()));
+        let http = OptionFuture::from(http);
+        let (outcome, _) = tokio::join!(server.serve(stopped.clone()), http);
+        outcome
+    };
     tokio::pin!(serving);
     // A store whose index can't be rebuilt serves nobody.
     let broken = async {
@@ -172,6 +202,9 @@ impl Signals {
 impl fmt::Display for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "zako: ready grpc={}", self.grpc)?;
+        if let Some(http) = &self.http {
+            write!(f, " http={http}")?;
+        }
         match &self.rdma {
             Some(rdma) => write!(f, " rdma={rdma}"),
             None => Ok(()),

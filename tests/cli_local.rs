@@ -203,7 +203,7 @@ fn the_readme_lists_every_setting_and_exit_code() {
             "{default}: {row}"
         );
     }
-    assert_eq!(settings, 22);
+    assert_eq!(settings, 25);
     let help = home.run(["--help"]).ok();
     let (_, codes) = help.split_once("Exit codes:\n").unwrap();
     for line in codes.lines().take_while(|line| line.starts_with("  ")) {

@@ -1,16 +1,18 @@
 //! What is configured and where each value comes from: a flag, a `ZAKO_*`
 //! variable, `zako.toml`, or the default; in that order.
 
+mod choices;
 mod client;
 mod file;
+mod http;
 mod layers;
 mod rdma;
 mod server;
 
+pub(crate) use choices::{ActionUpdatesChoice, DurabilityChoice, MaintenanceChoice, VerifyChoice};
 pub(crate) use client::{ClientConfig, ClientKeys, TransportChoice};
 pub(crate) use file::ConfigFile;
+pub(crate) use http::HttpChoice;
 pub(crate) use layers::{Layers, Origin, Setting, is_known_variable};
 pub(crate) use rdma::{DeviceChoice, RdmaChoice, TrustedNetworks};
-pub(crate) use server::{
-    DurabilityChoice, MaintenanceChoice, ServerConfig, ServerKeys, VerifyChoice,
-};
+pub(crate) use server::{ServerConfig, ServerKeys};

@@ -1,9 +1,7 @@
 //! The configuration of the server and its store.
 
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,8 +9,11 @@ use serde::Deserialize;
 use zako_core::server::ListenAddr;
 use zako_rdma::memory::Pages;
 
+use super::choices::{
+    ActionUpdatesChoice, DataDir, DurabilityChoice, MaintenanceChoice, VerifyChoice,
+};
 use super::layers::from_text;
-use super::{Layers, RdmaChoice, Setting, TrustedNetworks};
+use super::{HttpChoice, Layers, RdmaChoice, Setting, TrustedNetworks};
 use crate::failure::Failure;
 use crate::quantity::{MaxSize, Period, Rate, Size};
 
@@ -25,6 +26,13 @@ pub(crate) struct ServerKeys {
     #[arg(long, value_name = "ADDR:PORT")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) listen: Option<ListenAddr>,
+
+    /// Where build tools find the HTTP cache: ADDR:PORT or unix:/PATH; auto (the port
+    /// after that of --listen; none beside port 0 or a Unix socket); or off
+    /// [env: ZAKO_HTTP] [default: auto]
+    #[arg(long, value_name = "ADDR:PORT")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) http: Option<HttpChoice>,
 
     /// The folder of the store [env: ZAKO_DATA] [default: the platform's data folder]
     #[arg(long, value_name = "DIR")]
@@ -70,6 +78,18 @@ pub(crate) struct ServerKeys {
     /// [env: ZAKO_REQUIRE_TOKEN] [default: true]
     #[arg(long, value_name = "BOOL", help_heading = "Access")]
     pub(crate) require_token: Option<bool>,
+
+    /// Whether build tools may use this server: the Remote Execution API's cache beside
+    /// the own services, and the HTTP cache. They need no tokens
+    /// [env: ZAKO_BUILD_TOOLS] [default: true]
+    #[arg(long, value_name = "BOOL", help_heading = "Access")]
+    pub(crate) build_tools: Option<bool>,
+
+    /// What becomes of the action results that build tools store: allow, refuse (they
+    /// are told), drop (they are not) [env: ZAKO_ACTION_UPDATES] [default: allow]
+    #[arg(long, value_name = "HOW", help_heading = "Access")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) action_updates: Option<ActionUpdatesChoice>,
 
     /// How long an unused token is good [env: ZAKO_TOKEN_TTL] [default: 30s]
     #[arg(long, value_name = "TIME", help_heading = "Access")]
@@ -137,6 +157,7 @@ pub(crate) struct ServerKeys {
 #[derive(Clone, Debug)]
 pub(crate) struct ServerConfig {
     pub(crate) listen: Setting<ListenAddr>,
+    pub(crate) http: Setting<HttpChoice>,
     pub(crate) data: Setting<DataDir>,
     pub(crate) max_size: Setting<MaxSize>,
     pub(crate) durability: Setting<DurabilityChoice>,
@@ -145,6 +166,8 @@ pub(crate) struct ServerConfig {
     pub(crate) partial_ttl: Setting<Period>,
     pub(crate) scrub_rate: Setting<Rate>,
     pub(crate) require_token: Setting<bool>,
+    pub(crate) build_tools: Setting<bool>,
+    pub(crate) action_updates: Setting<ActionUpdatesChoice>,
     pub(crate) token_ttl: Setting<Period>,
     pub(crate) maintenance: Setting<MaintenanceChoice>,
     pub(crate) session_idle: Setting<Period>,
@@ -157,62 +180,12 @@ pub(crate) struct ServerConfig {
     pub(crate) rdma_pages: Setting<Pages>,
 }
 
-/// The folder of the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DataDir(pub(crate) PathBuf);
-
-/// When a blob counts as stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DurabilityChoice {
-    Immediate,
-    Interval(Period),
-    None,
-}
-
 const MOST_SESSIONS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
-
-/// Declares a choice among words, with its text form.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident: $what:literal { $($variant:ident = $word:literal),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum $name { $($variant),+ }
-
-        impl FromStr for $name {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($word => Ok(Self::$variant),)+
-                    _ => Err(format!(
-                        concat!("{:?} is not ", $what, ": write one of", $(" ", $word),+),
-                        text
-                    )),
-                }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(match self { $(Self::$variant => $word),+ })
-            }
-        }
-    };
-}
-
-words! {
-    /// Which reads re-hash a blob.
-    VerifyChoice: "a moment to verify" { Never = "never", First = "first", Always = "always" }
-}
-
-words! {
-    /// Who may look after the store.
-    MaintenanceChoice: "a group of callers" { Loopback = "loopback", Anyone = "anyone", Nobody = "nobody" }
-}
 
 impl ServerConfig {
     pub(super) const KEYS: &[&str] = &[
         "listen",
+        "http",
         "data",
         "max-size",
         "durability",
@@ -221,6 +194,8 @@ impl ServerConfig {
         "partial-ttl",
         "scrub-rate",
         "require-token",
+        "build-tools",
+        "action-updates",
         "token-ttl",
         "maintenance",
         "session-idle",
@@ -241,6 +216,7 @@ impl ServerConfig {
         let period = |seconds| Period(Duration::from_secs(seconds));
         let config = Self {
             listen: layers.pick("listen", flags.listen, file.listen, default_listen()?)?,
+            http: layers.pick("http", flags.http, file.http, HttpChoice::Auto)?,
             data: layers.pick(
                 "data",
                 flags.data.map(DataDir),
@@ -278,6 +254,13 @@ impl ServerConfig {
                 flags.require_token,
                 file.require_token,
                 true,
+            )?,
+            build_tools: layers.pick("build-tools", flags.build_tools, file.build_tools, true)?,
+            action_updates: layers.pick(
+                "action-updates",
+                flags.action_updates,
+                file.action_updates,
+                ActionUpdatesChoice::Allow,
             )?,
             token_ttl: layers.pick("token-ttl", flags.token_ttl, file.token_ttl, period(30))?,
             maintenance: layers.pick(
@@ -351,44 +334,6 @@ fn default_data_dir() -> PathBuf {
         .unwrap_or_default()
 }
 
-impl FromStr for DataDir {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(PathBuf::from(text)))
-    }
-}
-
-impl fmt::Display for DataDir {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.display().fmt(f)
-    }
-}
-
-impl FromStr for DurabilityChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "immediate" => Ok(Self::Immediate),
-            "none" => Ok(Self::None),
-            _ => text.parse().map(Self::Interval).map_err(|_| {
-                format!("{text:?} is not a durability: write immediate, none, or a time like 100ms")
-            }),
-        }
-    }
-}
-
-impl fmt::Display for DurabilityChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Immediate => f.write_str("immediate"),
-            Self::Interval(period) => period.fmt(f),
-            Self::None => f.write_str("none"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -441,14 +386,5 @@ mod tests {
         let text = failure.to_string();
         assert!(text.contains("ZAKO_DURABILITY"), "{text}");
         assert!(text.contains("\"eternal\" is not a durability"), "{text}");
-    }
-
-    #[test]
-    fn words_list_their_choices() {
-        let error = "sometimes".parse::<VerifyChoice>().unwrap_err();
-        assert!(
-            error.ends_with("write one of never first always"),
-            "{error}"
-        );
     }
 }

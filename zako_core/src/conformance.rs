@@ -20,7 +20,10 @@ mod integrity;
 mod presence;
 mod ranges;
 mod samples;
+mod staging;
+mod staging_resumption;
 mod uploads;
+mod witness;
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,9 +36,11 @@ use futures::future::BoxFuture;
 pub use integrity::*;
 pub use presence::*;
 pub use ranges::*;
+pub use staging::*;
+pub use staging_resumption::*;
 pub use uploads::*;
 
-use crate::cas::{Cas, CasError};
+use crate::cas::{Cas, CasError, Staging};
 
 /// What a property's function returns.
 pub type Check = Result<(), Violation>;
@@ -52,25 +57,26 @@ pub struct Violation {
 pub struct Violations(pub Vec<Violation>);
 
 /// A sentence of the contract, and the function that checks it.
-#[derive(Clone, Copy)]
-pub struct Property {
+pub struct Property<S: ?Sized = dyn Cas> {
     name: &'static str,
-    check: fn(Arc<dyn Cas>) -> BoxFuture<'static, Check>,
+    check: fn(Arc<S>) -> BoxFuture<'static, Check>,
 }
 
 /// A property that takes longer is taken for hung.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 macro_rules! properties {
-    ($($name:ident),* $(,)?) => {
-        /// All properties.
-        pub const PROPERTIES: &[Property] = &[
+    ($(#[$about:meta])* $all:ident: $store:ty; $($name:ident),* $(,)?) => {
+        $(#[$about])*
+        pub const $all: &[Property<$store>] = &[
             $(Property { name: stringify!($name), check: |cas| $name(cas).boxed() },)*
         ];
     };
 }
 
 properties![
+    /// All properties.
+    PROPERTIES: dyn Cas;
     stored_bytes_come_back,
     written_bytes_come_back,
     the_empty_blob_is_a_blob,
@@ -104,13 +110,46 @@ properties![
     batches_may_be_large,
 ];
 
+properties![
+    /// All properties of a [`Staging`] store, beside [`PROPERTIES`].
+    STAGING_PROPERTIES: dyn Staging;
+    unnamed_blobs_get_their_digests,
+    staged_bytes_become_their_blob,
+    a_staged_size_may_be_unknown,
+    a_parked_staging_resumes,
+    a_dropped_staging_resumes,
+    a_staging_resumes_up_to_what_is_staged,
+    staged_sizes_are_kept,
+    the_witness_has_the_last_word,
+    a_wrong_staged_resumption_leaves_nothing,
+    a_discarded_staging_leaves_nothing,
+    keys_tell_stagings_apart,
+    stagings_of_one_blob_do_not_disturb_one_another,
+    dropped_stagings_leave_the_store_whole,
+];
+
 /// Checks all [`PROPERTIES`], one after another, each on a store from `make`.
 ///
 /// # Errors
 /// All violations, each with the property's name.
 pub async fn run_all(make: impl AsyncFn() -> Arc<dyn Cas>) -> Result<(), Violations> {
+    run(PROPERTIES, make).await
+}
+
+/// Checks all [`STAGING_PROPERTIES`], as [`run_all`] does those of every store.
+///
+/// # Errors
+/// All violations, each with the property's name.
+pub async fn run_all_staging(make: impl AsyncFn() -> Arc<dyn Staging>) -> Result<(), Violations> {
+    run(STAGING_PROPERTIES, make).await
+}
+
+async fn run<S: ?Sized>(
+    properties: &[Property<S>],
+    make: impl AsyncFn() -> Arc<S>,
+) -> Result<(), Violations> {
     let mut violations = Vec::new();
-    for property in PROPERTIES {
+    for property in properties {
         if let Err(violation) = property.check(make().await).await {
             violations.push(violation);
         }
@@ -121,7 +160,7 @@ pub async fn run_all(make: impl AsyncFn() -> Arc<dyn Cas>) -> Result<(), Violati
     Err(Violations(violations))
 }
 
-impl Property {
+impl<S: ?Sized> Property<S> {
     /// The name of its function.
     pub const fn name(&self) -> &'static str {
         self.name
@@ -131,7 +170,7 @@ impl Property {
     ///
     /// # Errors
     /// The first violation, or that the store seems to hang.
-    pub async fn check(&self, cas: Arc<dyn Cas>) -> Check {
+    pub async fn check(&self, cas: Arc<S>) -> Check {
         let outcome = tokio::time::timeout(PATIENCE, (self.check)(cas)).await;
         outcome
             .unwrap_or_else(|_| Err(Violation::new("it hangs")))
@@ -142,7 +181,15 @@ impl Property {
     }
 }
 
-impl fmt::Debug for Property {
+impl<S: ?Sized> Clone for Property<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: ?Sized> Copy for Property<S> {}
+
+impl<S: ?Sized> fmt::Debug for Property<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Property").field(&self.name).finish()
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use zako_core::cas::Cas;
+use zako_core::cas::{Cas, Staging};
 use zako_core::conformance;
 use zako_core::store::{
     Durability, LocalStore, MemoryStore, ReadThrough, StoreOptions, VerifyOnRead,
@@ -17,6 +17,9 @@ async fn conforms(change: impl Fn(&mut StoreOptions)) {
     change(&mut options);
     let store = LocalStore::open(folder.path(), options).await.unwrap();
     let outcome = conformance::run_all(async || Arc::new(store.clone()) as Arc<dyn Cas>).await;
+    outcome.unwrap_or_else(|violations| panic!("{violations}"));
+    let staging = async || Arc::new(store.clone()) as Arc<dyn Staging>;
+    let outcome = conformance::run_all_staging(staging).await;
     outcome.unwrap_or_else(|violations| panic!("{violations}"));
     store.close().await.unwrap();
 }

@@ -5,6 +5,7 @@ mod cursor;
 mod error;
 mod ext;
 mod maintain;
+mod staging;
 mod writer;
 
 use std::fmt;
@@ -17,6 +18,7 @@ pub use cursor::Cursor;
 pub use error::{CasError, ErrorKind, Result};
 pub use ext::{CasExt, blob_reader};
 pub use maintain::{GcReport, Maintain, Usage, VerifyReport, VerifyScope};
+pub use staging::{NoWitness, StagedSize, StagedWriter, Staging, UploadKey, Witness};
 pub use writer::BlobWriter;
 
 use crate::{BlobRange, Digest};

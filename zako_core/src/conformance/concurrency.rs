@@ -145,7 +145,11 @@ pub async fn dropped_futures_leave_the_store_whole(cas: Arc<dyn Cas>) -> Check {
     Ok(())
 }
 
-async fn ensure_whole_or_absent(cas: &Arc<dyn Cas>, digest: &Digest, data: &Bytes) -> Check {
+pub(super) async fn ensure_whole_or_absent(
+    cas: &Arc<dyn Cas>,
+    digest: &Digest,
+    data: &Bytes,
+) -> Check {
     match cas.fetch_bytes(digest).await {
         Ok(read) => ensure!(read == data, "a dropped future left other bytes"),
         Err(error) => ensure!(
@@ -157,7 +161,7 @@ async fn ensure_whole_or_absent(cas: &Arc<dyn Cas>, digest: &Digest, data: &Byte
 }
 
 /// Polls at most that often, letting others run in between.
-async fn poll_then_drop<T>(future: impl Future<Output = T>, polls: usize) {
+pub(super) async fn poll_then_drop<T>(future: impl Future<Output = T>, polls: usize) {
     let mut future = pin!(future);
     for _ in 0..polls {
         if futures::poll!(&mut future).is_ready() {
@@ -180,6 +184,6 @@ async fn write(cas: &Arc<dyn Cas>, digest: &Digest, data: &Bytes, step: usize) -
     writer.commit().await
 }
 
-fn panicked(error: tokio::task::JoinError) -> Violation {
+pub(super) fn panicked(error: tokio::task::JoinError) -> Violation {
     Violation::new(format!("a call panicked: {error}"))
 }

@@ -36,10 +36,11 @@ const MAX_REQUEST: usize = 6 * 1024 * 1024 + frame::HEAD_LEN;
 pub(super) const NAME: &str = "zako.v1.batch.Batch";
 
 /// The pieces of an answer, and trailers.
-struct BatchBody {
+pub(super) struct BatchBody {
     pieces: Pieced,
     /// The stream is taken until the answer is sent.
     permit: Option<StreamPermit>,
+    ended: bool,
 }
 
 enum Pieced {
@@ -76,6 +77,7 @@ async fn answer_or_refusal(
         Ok(grpc_response(Body::new(BatchBody {
             pieces,
             permit: Some(permit),
+            ended: false,
         })))
     };
     answered.await.map_err(Status::into_http)
@@ -83,7 +85,10 @@ async fn answer_or_refusal(
 
 /// The request's body, once it is known not to decode to much more memory.
 async fn request_of(shared: &Shared, body: Body) -> Result<Pieces, Status> {
-    let mut request = shared.request_body(body, None).pieces(MAX_REQUEST).await?;
+    let mut request = shared
+        .request_body(body, None)
+        .pieces(MAX_REQUEST, |_| Ok(()))
+        .await?;
     if entries::count(request.share()) > entries::MAX_ENTRIES {
         let most = entries::MAX_ENTRIES;
         return Err(bad_request("", format!("a batch has at most {most} blobs")));
@@ -166,6 +171,16 @@ fn outcome(digest: &Digest, code: Code, message: &str) -> Outcome {
     }
 }
 
+impl BatchBody {
+    pub(super) fn of_blobs(blobs: BatchWriter, permit: Option<StreamPermit>) -> Self {
+        Self {
+            pieces: Pieced::Blobs(blobs),
+            permit,
+            ended: false,
+        }
+    }
+}
+
 impl http_body::Body for BatchBody {
     type Data = Bytes;
     type Error = Status;
@@ -180,14 +195,16 @@ impl http_body::Body for BatchBody {
         };
         Poll::Ready(match piece {
             Some(piece) => Some(Ok(Frame::data(piece))),
-            None => self
-                .permit
-                .take()
-                .map(|_| Ok(Frame::trailers(trailers(&Status::new(Code::Ok, ""))))),
+            None if self.ended => None,
+            None => {
+                self.permit = None;
+                self.ended = true;
+                Some(Ok(Frame::trailers(trailers(&Status::new(Code::Ok, "")))))
+            }
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.permit.is_none()
+        self.ended
     }
 }

@@ -18,11 +18,13 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::answer::{AnswerBody, Inner};
 use super::batch;
 use super::body::RequestBody;
 use super::deadline;
+use super::face::{Call, Face};
 use super::idle_body::IdleBody;
 use super::options::ServerOptions;
 use super::preface::Greeted;
@@ -46,6 +48,8 @@ pub(super) struct Shared {
     pub(super) gate: Gate,
     pub(super) options: ServerOptions,
     pub(super) rdma: Option<Arc<RdmaRoad>>,
+    /// Other protocols.
+    pub(super) faces: Vec<Arc<dyn Face>>,
     pub(super) began: Instant,
     /// For the blobs that go from file to socket.
     pub(super) slots: Arc<Slots>,
@@ -87,6 +91,12 @@ where
 }
 
 impl Shared {
+    /// Whose service this is, if it is no own one.
+    fn face(&self, service: &str) -> Option<Arc<dyn Face>> {
+        let serves = |face: &&Arc<dyn Face>| face.services().contains(&service);
+        self.faces.iter().find(serves).map(Arc::clone)
+    }
+
     pub(super) fn request_body(
         &self,
         body: Body,
@@ -113,7 +123,9 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
         let (peer, shared) = (Arc::clone(&peer), Arc::clone(&shared));
         service_fn(move |request| {
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
-            answer(shared, routes.clone(), peer, Arc::clone(&road), request)
+            let method = request.uri().path();
+            let span = tracing::debug_span!("call", method, transport = "grpc");
+            answer(shared, routes.clone(), peer, Arc::clone(&road), request).instrument(span)
         })
     };
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
@@ -187,7 +199,8 @@ async fn answer(
     // the caller is gone.
     let rests = negotiation || request.uri().path() == RDMA_SESSION;
     // Those calls end when their caller says so, or with the server.
-    let open_ended = negotiation || !service.starts_with("zako.");
+    let face = shared.face(service);
+    let open_ended = negotiation || (face.is_none() && !service.starts_with("zako."));
     let idle = shared.options.upload_idle_timeout;
     let answer = if service == transport::NAME {
         // The bulk calls mind their deadlines themselves until they answer: an
@@ -196,6 +209,10 @@ async fn answer(
     } else if service == batch::NAME {
         let answer = batch::answer(Arc::clone(&shared), request.map(Body::new));
         in_time(deadline, answer.map(Ok)).await
+    } else if let Some(face) = face {
+        let call = Call::new(request, deadline, road, Arc::clone(&shared));
+        let answer = face.answer(call).map(|reply| Ok(reply.0));
+        in_time(deadline, answer).await
     } else {
         let answer = routes.call(request.map(|body| IdleBody::new(body, idle, rests)));
         in_time(deadline, answer.map_ok(|answer| answer.map(Inner::Body))).await

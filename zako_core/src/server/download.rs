@@ -34,13 +34,15 @@ pub(super) struct DownloadBody {
     shared: Arc<Shared>,
     /// Given back as soon as the last frame is taken.
     permit: Option<StreamPermit>,
+    ended: bool,
 }
 
 impl DownloadBody {
     pub(super) fn new(
         blob: Blob,
         road: Arc<Road>,
-        permit: StreamPermit,
+        permit: Option<StreamPermit>,
+        field: PayloadField,
         shared: Arc<Shared>,
     ) -> Self {
         Self {
@@ -52,12 +54,13 @@ impl DownloadBody {
                 None => blob.without_extent(),
             },
             road,
-            framer: Framer::new(PayloadField::Data, shared.options.download_message_bytes),
+            framer: Framer::new(field, shared.options.download_message_bytes),
             step: Bytes::new(),
             payload: None,
             asked: None,
             shared,
-            permit: Some(permit),
+            permit,
+            ended: false,
         }
     }
 
@@ -89,6 +92,7 @@ impl DownloadBody {
 
     fn end(&mut self, status: &Status) -> Frame<AnswerBuf> {
         self.permit = None;
+        self.ended = true;
         Frame::trailers(trailers(status))
     }
 
@@ -134,7 +138,7 @@ impl Body for DownloadBody {
         if let Some(payload) = this.payload.take() {
             return Poll::Ready(Some(Ok(Frame::data(payload))));
         }
-        if this.permit.is_none() {
+        if this.ended {
             return Poll::Ready(None);
         }
         loop {
@@ -159,6 +163,6 @@ impl Body for DownloadBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.permit.is_none() && self.payload.is_none()
+        self.ended && self.payload.is_none()
     }
 }

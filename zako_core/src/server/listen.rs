@@ -5,13 +5,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::str::FromStr;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_util::task::TaskTracker;
 
 use crate::cas::{CasError, Result};
 use crate::negotiate::PeerAddr;
 use crate::transport::stream::Stream;
+
+/// How long to wait when the system has no more file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where a server listens: `127.0.0.1:7420`, `[::1]:7420` or `unix:/path`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +102,41 @@ impl Listener {
         &self.addr
     }
 
-    pub(super) async fn accept(&self) -> io::Result<(Stream, PeerAddr)> {
+    /// Serves the connections that come, at most `most` at once, until `shutdown` is
+    /// ready.
+    pub(super) async fn serve<F>(
+        &self,
+        most: usize,
+        connections: &TaskTracker,
+        shutdown: impl Future<Output = ()>,
+        serve: impl Fn(Stream, PeerAddr) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut shutdown => return,
+                accepted = self.accept() => accepted,
+            };
+            match accepted {
+                Ok((_, addr)) if connections.len() >= most => {
+                    tracing::warn!(peer = ?addr, "refused: too many connections");
+                }
+                Ok((stream, addr)) => {
+                    connections.spawn(serve(stream, addr));
+                }
+                Err(error) => {
+                    // A peer that left early, or no descriptors: neither ends the server.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, PeerAddr)> {
         match &self.socket {
             Socket::Tcp(socket) => {
                 let (stream, remote) = socket.accept().await?;

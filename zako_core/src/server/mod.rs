@@ -6,23 +6,28 @@
 
 mod answer;
 mod batch;
+mod blob_body;
 mod body;
 mod cas;
 mod connection;
 mod deadline;
 mod download;
 mod entries;
+mod face;
 mod gated;
 mod idle_body;
 mod listen;
 mod options;
+mod port;
 mod preface;
 mod rdma;
 mod resource;
 mod sendfile;
 mod serve;
+mod stall;
 mod status;
 mod store;
+mod stream_body;
 mod transport;
 mod upload;
 mod watch;
@@ -30,11 +35,15 @@ mod watch;
 use std::fmt;
 use std::sync::Arc;
 
+pub use blob_body::BlobBody;
+pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use listen::{ListenAddr, ParseListenAddrError};
 pub use options::{MaintenanceAccess, ServerOptions};
+pub use port::{FileRoad, Port, PortConnection, PortOptions, PortStream};
 pub use rdma::{Network, ParseNetworkError, RdmaOptions};
+pub use sendfile::AnswerBuf;
 pub use serve::BoundServer;
-pub use status::to_status;
+pub use status::{bad_frame, bad_request, to_status};
 
 use crate::cas::{Cas, Maintain, Result};
 use crate::negotiate::{Clock, SystemClock};
@@ -46,6 +55,7 @@ pub struct Server {
     clock: Arc<dyn Clock>,
     options: ServerOptions,
     rdma: Option<RdmaOptions>,
+    faces: Vec<Arc<dyn Face>>,
 }
 
 impl Server {
@@ -57,6 +67,7 @@ impl Server {
             clock: Arc::new(SystemClock),
             options,
             rdma: None,
+            faces: Vec::new(),
         }
     }
 
@@ -64,6 +75,13 @@ impl Server {
     #[must_use]
     pub fn with_rdma(mut self, rdma: RdmaOptions) -> Self {
         self.rdma = Some(rdma);
+        self
+    }
+
+    /// Answers the calls of other services too.
+    #[must_use]
+    pub fn with_face(mut self, face: Arc<dyn Face>) -> Self {
+        self.faces.push(face);
         self
     }
 
@@ -95,6 +113,7 @@ impl Server {
             self.clock,
             self.options,
             self.rdma,
+            self.faces,
         ))
     }
 }

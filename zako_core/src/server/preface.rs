@@ -1,6 +1,6 @@
-//! Noticing connections that never begin to speak HTTP/2, or are no longer read.
+//! Noticing connections that never begin to speak HTTP/2.
 
-use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::io::{IoSlice, Result};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,21 +8,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+
+use super::stall::Stalling;
 
 /// The length of the HTTP/2 client preface in bytes.
 const PREFACE_LEN: usize = 24;
 
 /// A stream that tells when the peer's preface has come. From then on HTTP/2's own
-/// pings watch the peer, except while nothing can be written: then this does.
+/// pings watch the peer, except while nothing can be written: then the stream does.
 pub(super) struct Greeted<S> {
-    stream: S,
+    stream: Stalling<S>,
     came: usize,
     greeted: Arc<AtomicBool>,
-    /// How long the peer may take nothing.
-    stall: Duration,
-    stalled: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Greeted<S> {
@@ -30,35 +27,11 @@ impl<S> Greeted<S> {
     pub(super) fn new(stream: S, stall: Duration) -> (Self, Arc<AtomicBool>) {
         let greeted = Arc::new(AtomicBool::new(false));
         let watched = Self {
-            stream,
+            stream: Stalling::new(stream, stall),
             came: 0,
             greeted: Arc::clone(&greeted),
-            stall,
-            stalled: None,
-            timer: None,
         };
         (watched, greeted)
-    }
-
-    fn watch<T>(&mut self, cx: &mut Context<'_>, written: Poll<Result<T>>) -> Poll<Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let now = Instant::now();
-        let due = *self.stalled.get_or_insert(now) + self.stall;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-        // Set again only when it fires, not for every wait.
-        while timer.as_mut().poll(cx).is_ready() {
-            if due <= now {
-                let message = "the peer reads nothing";
-                return Poll::Ready(Err(Error::new(ErrorKind::TimedOut, message)));
-            }
-            timer.as_mut().reset(due);
-        }
-        Poll::Pending
     }
 }
 
@@ -82,8 +55,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, b: &[u8]) -> Poll<Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, b);
-        self.watch(cx, written)
+        Pin::new(&mut self.stream).poll_write(cx, b)
     }
 
     fn poll_write_vectored(
@@ -91,8 +63,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.watch(cx, written)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -100,8 +71,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.watch(cx, flushed)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -111,6 +81,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Greeted<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use zako_protobuf::store::store_server::StoreServer;
 
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
+use super::face::Face;
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
 use super::options::ServerOptions;
@@ -36,9 +36,6 @@ const PARK_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections may take to send their last answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long to wait when the system has no more file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
 /// A server that has its address.
 pub struct BoundServer {
     listener: Listener,
@@ -53,6 +50,7 @@ impl BoundServer {
         clock: Arc<dyn Clock>,
         options: ServerOptions,
         rdma: Option<RdmaOptions>,
+        faces: Vec<Arc<dyn Face>>,
     ) -> Self {
         Self {
             listener,
@@ -63,6 +61,7 @@ impl BoundServer {
                 calls: Calls::new(options.download_idle_timeout),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
+                faces,
                 began: Instant::now(),
                 slots: Arc::new(Slots::new()),
                 uploads: TaskTracker::new(),
@@ -94,7 +93,12 @@ impl BoundServer {
         let _cut = shared.cut.clone().drop_guard();
         let _park = shared.park.clone().drop_guard();
 
-        accept(&listener, &shared, &routes, &connections, shutdown).await;
+        let most = shared.options.max_connections;
+        let serve = |stream, addr| {
+            let (shared, routes) = (Arc::clone(&shared), routes.clone());
+            connection::serve(shared, routes, stream, addr)
+        };
+        listener.serve(most, &connections, shutdown, serve).await;
         // Closes the socket: a peer that connects now is refused, not left waiting.
         drop(listener);
 
@@ -139,38 +143,6 @@ impl fmt::Debug for BoundServer {
     }
 }
 
-async fn accept(
-    listener: &Listener,
-    shared: &Arc<Shared>,
-    routes: &Routes,
-    connections: &TaskTracker,
-    shutdown: impl Future<Output = ()>,
-) {
-    let mut shutdown = pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut shutdown => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, addr)) => {
-                if connections.len() >= shared.options.max_connections {
-                    tracing::warn!(peer = ?addr, "refused: too many connections");
-                    continue;
-                }
-                let (shared, routes) = (Arc::clone(shared), routes.clone());
-                connections.spawn(connection::serve(shared, routes, stream, addr));
-            }
-            Err(error) => {
-                // A peer that left early, or no descriptors: neither ends the server.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
 async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     let limit = shared.options.max_request_bytes;
     let cas = ContentAddressableStorageServer::new(CasService::new(Arc::clone(shared)))
@@ -181,9 +153,13 @@ async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {
     let (health, health_service) = tonic_health::server::health_reporter();
     set_serving(&health, shared, true).await;
     let reflection = || {
-        tonic_reflection::server::Builder::configure()
+        let own = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(zako_protobuf::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        let faces = shared.faces.iter();
+        faces.fold(own, |builder, face| {
+            builder.register_encoded_file_descriptor_set(face.descriptors())
+        })
     };
     let broken = |error: tonic_reflection::server::Error| {
         CasError::new(ErrorKind::Internal, "reflection can't be set up").with_source(error)
@@ -215,7 +191,10 @@ async fn set_serving(health: &HealthReporter, shared: &Shared, serving: bool) {
         "zako.v1.batch.Batch",
         "zako.v1.store.Store",
     ];
-    for service in services.into_iter().chain(rdma) {
+    let faces = shared.faces.iter();
+    let faces = faces.flat_map(|face| face.services().iter().copied());
+    let all: Vec<&str> = services.into_iter().chain(rdma).chain(faces).collect();
+    for service in all {
         health.set_service_status(service, status).await;
     }
 }

@@ -55,14 +55,14 @@ pub(super) fn code(kind: ErrorKind) -> Code {
 }
 
 /// A request whose `field` is wrong.
-pub(super) fn bad_request(field: &str, description: impl Into<String>) -> Status {
+pub fn bad_request(field: &str, description: impl Into<String>) -> Status {
     let description = description.into();
     let details = ErrorDetails::with_bad_request_violation(field, description.clone());
     Status::with_error_details(Code::InvalidArgument, description, details)
 }
 
 /// A stream of messages that can't be read.
-pub(super) fn bad_frame(error: FrameError) -> Status {
+pub fn bad_frame(error: FrameError) -> Status {
     match error {
         FrameError::Compressed => Status::internal(error.to_string()),
         FrameError::TooLong { .. } => Status::resource_exhausted(error.to_string()),

@@ -21,7 +21,7 @@ use super::sendfile::Road;
 use super::status::{bad_frame, to_status};
 use super::{deadline, gated, resource, upload};
 use crate::negotiate::{Access, StreamPermit};
-use crate::transport::grpc::frame;
+use crate::transport::grpc::frame::{self, PayloadField};
 
 /// The longest `DownloadRequest`, with its head, in bytes.
 const MAX_DOWNLOAD_REQUEST: usize = 8 * 1024;
@@ -63,7 +63,13 @@ async fn download(
         .fetch(&digest, range)
         .await
         .map_err(|error| to_status(&error))?;
-    let body = DownloadBody::new(blob, road, permit, Arc::clone(&shared));
+    let body = DownloadBody::new(
+        blob,
+        road,
+        Some(permit),
+        PayloadField::Data,
+        Arc::clone(&shared),
+    );
     Ok(grpc_response(Inner::Download(Box::new(body))))
 }
 
@@ -89,16 +95,7 @@ pub(super) async fn admit(
     access: Access,
 ) -> Result<(StreamPermit, Option<Instant>), Status> {
     let headers = &head.headers;
-    if let Some(encoding) = headers.get("grpc-encoding")
-        && encoding != "identity"
-    {
-        let mut status = Status::unimplemented("messages must not be compressed");
-        let accepted = tonic::metadata::MetadataValue::from_static("identity");
-        status
-            .metadata_mut()
-            .insert("grpc-accept-encoding", accepted);
-        return Err(status);
-    }
+    uncompressed(headers)?;
     let deadline = deadline::deadline(headers)?;
     let admitted = gated::admit(&shared.gate, head, access);
     let permit = match deadline {
@@ -108,6 +105,22 @@ pub(super) async fn admit(
             .map_err(|_| deadline::exceeded())??,
     };
     Ok((permit, deadline))
+}
+
+/// Refuses messages that are compressed by gRPC.
+pub(super) fn uncompressed(headers: &HeaderMap) -> Result<(), Status> {
+    let Some(encoding) = headers.get("grpc-encoding") else {
+        return Ok(());
+    };
+    if encoding == "identity" {
+        return Ok(());
+    }
+    let mut status = Status::unimplemented("messages must not be compressed");
+    let accepted = tonic::metadata::MetadataValue::from_static("identity");
+    status
+        .metadata_mut()
+        .insert("grpc-accept-encoding", accepted);
+    Err(status)
 }
 
 /// The answer to what is no gRPC call at all.
@@ -145,7 +158,7 @@ pub(super) fn grpc_response<B>(body: B) -> Response<B> {
     response
 }
 
-fn unary_response(message: Bytes) -> Response<Inner> {
+pub(super) fn unary_response(message: Bytes) -> Response<Inner> {
     let frames = [
         Frame::data(message),
         Frame::trailers(trailers(&Status::new(Code::Ok, ""))),

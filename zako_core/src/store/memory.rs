@@ -1,7 +1,9 @@
 //! A store in memory.
 
 mod chunks;
+mod draft;
 mod shelf;
+mod staging;
 mod writer;
 
 use std::fmt;
@@ -48,6 +50,19 @@ impl MemoryStore {
         Self {
             shelf: Arc::new(Mutex::new(Shelf::new(max_bytes))),
         }
+    }
+
+    /// Stores a blob whose digest was found to be this.
+    fn insert(&self, digest: Digest, data: Bytes) -> Result<Stored> {
+        {
+            // Before the copy, so that what can't be stored isn't copied.
+            let shelf = self.shelf.lock();
+            if shelf.contains(&digest) {
+                return Ok(Stored::Existing);
+            }
+            shelf.check_size(&digest.into(), digest.size())?;
+        }
+        self.shelf.lock().insert(digest, Chunks::from_bytes(data))
     }
 }
 
@@ -100,9 +115,7 @@ impl Cas for MemoryStore {
         if actual != *digest {
             return Err(CasError::mismatch(*digest, actual));
         }
-        // Before the copy, so that what can't be stored isn't copied.
-        self.shelf.lock().check_size(digest)?;
-        self.shelf.lock().insert(*digest, Chunks::from_bytes(data))
+        self.insert(*digest, data)
     }
 
     async fn writer(&self, digest: &Digest, offset: u64) -> Result<Box<dyn BlobWriter>> {
@@ -111,11 +124,11 @@ impl Cas for MemoryStore {
     }
 
     async fn held(&self, digest: &Digest) -> Result<u64> {
-        let mut shelf = self.shelf.lock();
+        let shelf = self.shelf.lock();
         if shelf.contains(digest) {
             return Ok(digest.size());
         }
-        Ok(shelf.partial(digest).map_or(0, Chunks::len))
+        Ok(shelf.partial(&(*digest).into()).map_or(0, Chunks::len))
     }
 
     async fn delete(&self, digest: &Digest) -> Result<bool> {

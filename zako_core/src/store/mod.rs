@@ -5,6 +5,7 @@ pub mod local;
 mod memory;
 mod read_through;
 pub(crate) mod slab;
+mod upload_name;
 
 pub use local::{Clock, Durability, LocalStore, StoreOptions, SystemClock, VerifyOnRead};
 pub use memory::MemoryStore;

@@ -13,13 +13,15 @@ use crate::cas::FileExtent;
 const HEAD: usize = 256;
 
 /// A piece of an answer.
-pub(in crate::server) enum AnswerBuf {
+pub enum AnswerBuf {
+    /// Bytes at hand.
     Bytes(Bytes),
+    /// A stand-in for a part of a file.
     Extent(ExtentBuf),
 }
 
 /// Part of a file on its way to the socket.
-pub(in crate::server) struct ExtentBuf {
+pub struct ExtentBuf {
     slot: Slot,
     start: usize,
     end: usize,

@@ -10,6 +10,7 @@ mod buf;
 mod slots;
 mod socket;
 
-pub(super) use buf::{AnswerBuf, ExtentBuf};
+pub use buf::AnswerBuf;
+pub(super) use buf::ExtentBuf;
 pub(super) use slots::{Road, SLOT, Slots};
 pub(super) use socket::Socket;

@@ -19,7 +19,8 @@ use super::runs;
 use super::shared::{BACKLOG_KIB, record_footprint, stopped};
 use super::small_writer::SmallWriter;
 use super::space::{Purpose, Room};
-use super::writer::{LargeWriter, blocking};
+use super::steps::blocking;
+use super::writer::LargeWriter;
 use crate::cas::{
     Blob, BlobStat, BlobWriter, Cas, CasError, ErrorKind, Lease, Location, Result, Stored,
 };
@@ -66,7 +67,7 @@ impl Cas for LocalStore {
             return Ok(Stored::Existing);
         }
         if digest.size() > self.shared.sizes.large_from {
-            return self.put_large(digest, data).await;
+            return self.put_large(digest, data, false).await;
         }
         check_bytes(digest, &data)?;
         let outcomes = self.commit_evicting(vec![(*digest, data)]).await?;
@@ -82,7 +83,8 @@ impl Cas for LocalStore {
             return Err(CasError::already_exists(*digest));
         }
         if digest.size() > self.shared.sizes.large_from {
-            self.check_size(digest)?;
+            self.check_size(digest.size())
+                .map_err(|error| error.with_digest(*digest))?;
             return Ok(Box::new(LargeWriter::open(self, digest, offset).await?));
         }
         if offset > 0 {
@@ -96,7 +98,7 @@ impl Cas for LocalStore {
         if self.shared.index.contains(digest) {
             return Ok(digest.size());
         }
-        Ok(self.shared.partials.held(digest))
+        Ok(self.shared.partials.held(&(*digest).into()))
     }
 
     async fn delete(&self, digest: &Digest) -> Result<bool> {
@@ -159,26 +161,9 @@ impl Cas for LocalStore {
         if small.is_empty() {
             return outcomes;
         }
-        // Room is reserved for a step at once: for more of them together, more would
-        // be evicted than is needed.
-        let mut places = places.into_iter();
-        while !small.is_empty() {
-            let mut bytes = 0;
-            let fits = |(digest, _): &&(Digest, Bytes)| {
-                bytes += record_footprint(digest);
-                bytes <= BATCH_STEP
-            };
-            let count = small.iter().take_while(fits).count().max(1);
-            let rest = small.split_off(count);
-            let stored = self
-                .commit_evicting(std::mem::replace(&mut small, rest))
-                .await;
-            for (at, place) in places.by_ref().take(count).enumerate() {
-                outcomes[place] = match &stored {
-                    Ok(stored) => stored[at].clone(),
-                    Err(error) => Err(error.clone()),
-                };
-            }
+        let stored = self.commit_in_steps(small).await;
+        for (place, stored) in places.into_iter().zip(stored) {
+            outcomes[place] = stored;
         }
         outcomes
     }
@@ -261,9 +246,42 @@ impl LocalStore {
         Ok(outcomes)
     }
 
-    async fn put_large(&self, digest: &Digest, data: Bytes) -> Result<Stored> {
-        self.check_size(digest)?;
-        let mut writer = LargeWriter::open(self, digest, 0).await?.discarding();
+    /// As [`commit_evicting`](Self::commit_evicting), for any number of them.
+    pub(super) async fn commit_in_steps(
+        &self,
+        mut blobs: Vec<(Digest, Bytes)>,
+    ) -> Vec<Result<Stored>> {
+        let mut outcomes = Vec::with_capacity(blobs.len());
+        // Room is reserved for a step at once: for more of them together, more would
+        // be evicted than is needed.
+        while !blobs.is_empty() {
+            let mut bytes = 0;
+            let fits = |(digest, _): &&(Digest, Bytes)| {
+                bytes += record_footprint(digest);
+                bytes <= BATCH_STEP
+            };
+            let count = blobs.iter().take_while(fits).count().max(1);
+            let rest = blobs.split_off(count);
+            let step = std::mem::replace(&mut blobs, rest);
+            match self.commit_evicting(step).await {
+                Ok(stored) => outcomes.extend(stored),
+                Err(error) => outcomes.extend((0..count).map(|_| Err(error.clone()))),
+            }
+        }
+        outcomes
+    }
+
+    /// Stores a blob in a file of its own; its bytes are hashed unless they are `known`
+    /// to be the blob's.
+    pub(super) async fn put_large(
+        &self,
+        digest: &Digest,
+        data: Bytes,
+        known: bool,
+    ) -> Result<Stored> {
+        self.check_size(digest.size())
+            .map_err(|error| error.with_digest(*digest))?;
+        let mut writer = LargeWriter::of_memory(self, digest, known).await?;
         match writer.write(data).await {
             Ok(()) => Box::new(writer).commit().await,
             Err(error) => Err(error),
@@ -271,9 +289,9 @@ impl LocalStore {
     }
 
     /// Refuses a blob that the store could not hold if it were empty.
-    fn check_size(&self, digest: &Digest) -> Result<()> {
-        if disk_bytes(digest.size()) > self.shared.space.most() || digest.size() > MOST_BLOB {
-            return Err(self.shared.full(digest.size()).with_digest(*digest));
+    pub(super) fn check_size(&self, size: u64) -> Result<()> {
+        if size > MOST_BLOB || disk_bytes(size) > self.shared.space.most() {
+            return Err(self.shared.full(size));
         }
         Ok(())
     }

@@ -32,6 +32,9 @@ mod segment;
 mod shared;
 mod small_writer;
 mod space;
+mod staging;
+mod steps;
+mod upload;
 mod verify;
 mod writer;
 
@@ -49,7 +52,7 @@ use self::committer::{Committer, Job};
 use self::janitor::{Janitor, Request};
 use self::record::Stream;
 use self::shared::{Shared, stopped};
-use self::writer::blocking;
+use self::steps::blocking;
 use crate::cas::{CasError, ErrorKind, Result};
 
 /// A store in a folder of this machine. Cheap to clone; all clones are the same

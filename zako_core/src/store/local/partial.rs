@@ -1,8 +1,9 @@
 //! Interrupted uploads of large blobs, waiting to be resumed.
 //!
-//! A partial upload is a file `<digest>.<number>` whose length is what is held.
-//! After a loss of power its content may be anything: whoever resumes it hashes
-//! what is there, and the blob's hash decides.
+//! A partial upload is a file `<digest>.<number>`, or `staged-<key>.<number>` if its
+//! blob's digest is not known yet, whose length is what is held. After a loss of
+//! power its content may be anything: whoever resumes it hashes what is there, and
+//! the blob's hash decides, or the upload's witness.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -15,19 +16,40 @@ use zako_digest::hash::Hasher;
 
 use super::io::{Access, Backend, BackendFile};
 use super::space::Space;
-use crate::Digest;
-use crate::cas::{CasError, Result};
+use crate::cas::{CasError, Result, UploadKey};
+use crate::store::upload_name::UploadName;
+use crate::{Digest, Hash};
 
 #[derive(Debug)]
 pub(super) struct Partials {
     dir: PathBuf,
     backend: Arc<dyn Backend>,
     space: Arc<Space>,
-    parked: Mutex<HashMap<Digest, Parked>>,
+    all: Mutex<All>,
+    /// The number of the next file.
     next: AtomicU64,
     /// Of running and parked uploads together.
     bytes: AtomicU64,
 }
+
+#[derive(Debug, Default)]
+struct All {
+    parked: HashMap<UploadName, Parked>,
+    running: HashMap<UploadName, Running>,
+    next_ticket: u64,
+}
+
+/// The uploads of one name that somebody is writing to.
+#[derive(Debug, Default)]
+struct Running {
+    count: usize,
+    /// Those with earlier tickets are not worth keeping: the blob was stored since.
+    outdated_before: u64,
+}
+
+/// An upload's turn among those of its name.
+#[derive(Debug)]
+pub(super) struct Ticket(u64);
 
 /// A partial upload that nobody is writing to.
 #[derive(Debug)]
@@ -37,10 +59,16 @@ pub(super) struct Parked {
     pub(super) since: SystemTime,
     /// Has seen all its bytes, if they were written by this process.
     pub(super) hasher: Option<Box<Hasher>>,
+    /// Whether it was found when the store opened.
+    pub(super) recovered: bool,
 }
 
 /// So many are kept; then the oldest goes. Bounds the memory for their hashers.
 const MOST_PARKED: usize = 8192;
+
+/// How the names of files begin whose blob's digest is not known. No digest begins
+/// so, and an older version takes them for litter.
+const STAGED: &str = "staged-";
 
 impl Partials {
     pub(super) fn new(dir: PathBuf, backend: Arc<dyn Backend>, space: Arc<Space>) -> Self {
@@ -48,7 +76,7 @@ impl Partials {
             dir,
             backend,
             space,
-            parked: Mutex::default(),
+            all: Mutex::default(),
             next: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
@@ -62,17 +90,10 @@ impl Partials {
             .map_err(|error| CasError::io("listing partial uploads", &self.dir, error))?;
         for entry in entries {
             let path = self.dir.join(&entry.name);
-            let Some((digest, number)) = entry
-                .name
-                .rsplit_once('.')
-                .and_then(|(digest, number)| {
-                    Some((
-                        digest.parse::<Digest>().ok()?,
-                        u64::from(number.parse::<u32>().ok()?),
-                    ))
-                })
-                .filter(|(digest, _)| entry.length <= digest.size())
-            else {
+            let Some((name, number)) = parse(&entry.name).filter(|(name, _)| match name {
+                UploadName::Blob(digest) => entry.length <= digest.size(),
+                UploadName::Staged(_) => true,
+            }) else {
                 // Made by no version of this store.
                 let _ = self.backend.remove(&path);
                 continue;
@@ -92,21 +113,23 @@ impl Partials {
                 length: entry.length,
                 since: entry.modified,
                 hasher: None,
+                recovered: true,
             };
-            self.park(digest, parked);
+            self.keep(name, parked);
         }
         Ok(())
     }
 
     /// Begins a partial upload.
-    pub(super) fn create(&self, digest: &Digest) -> Result<(PathBuf, Arc<dyn BackendFile>)> {
+    pub(super) fn create(&self, name: &UploadName) -> Result<(PathBuf, Arc<dyn BackendFile>)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{}.{number}", digest.file_name()));
+        let path = self.dir.join(match name {
+            UploadName::Blob(digest) => format!("{}.{number}", digest.file_name()),
+            UploadName::Staged(key) => format!("{STAGED}{key}.{number}"),
+        });
         match self.backend.create(&path) {
             Ok(file) => Ok((path, file)),
-            Err(error) => {
-                Err(CasError::io("beginning an upload", &path, error).with_digest(*digest))
-            }
+            Err(error) => Err(name.mark(CasError::io("beginning an upload", &path, error))),
         }
     }
 
@@ -116,37 +139,57 @@ impl Partials {
             .map_err(|error| CasError::io("resuming an upload", &parked.path, error))
     }
 
-    /// How many bytes of the blob can be resumed.
-    pub(super) fn held(&self, digest: &Digest) -> u64 {
-        self.parked
-            .lock()
-            .get(digest)
-            .map_or(0, |parked| parked.length)
+    /// How many bytes of the upload can be resumed.
+    pub(super) fn held(&self, name: &UploadName) -> u64 {
+        let all = self.all.lock();
+        all.parked.get(name).map_or(0, |parked| parked.length)
     }
 
-    /// Takes the blob's parked upload, for one writer alone.
-    pub(super) fn claim(&self, digest: &Digest) -> Option<Parked> {
-        self.parked.lock().remove(digest)
+    /// Takes the parked upload of this name, for one writer alone.
+    pub(super) fn claim(&self, name: &UploadName) -> Option<Parked> {
+        self.all.lock().parked.remove(name)
     }
 
-    /// Keeps an upload for later; of two of one blob, the longer one. An empty one
-    /// is not worth keeping.
-    pub(super) fn park(&self, digest: Digest, parked: Parked) {
-        if parked.length == 0 {
-            self.discard(&parked);
-            return;
-        }
-        let dropped = {
-            let mut all = self.parked.lock();
-            match all.get(&digest) {
-                Some(other) if other.length >= parked.length => Some(parked),
-                _ => all.insert(digest, parked),
+    /// Somebody begins to write to an upload of this name.
+    pub(super) fn enter(&self, name: UploadName) -> Ticket {
+        let mut all = self.all.lock();
+        all.running.entry(name).or_default().count += 1;
+        all.next_ticket += 1;
+        Ticket(all.next_ticket)
+    }
+
+    /// Somebody has ended an upload.
+    pub(super) fn leave(&self, name: &UploadName, ticket: Ticket) {
+        self.all.lock().leave(name, &ticket);
+    }
+
+    /// Somebody stops writing to an upload that may be resumed.
+    pub(super) fn park(&self, name: UploadName, ticket: Ticket, parked: Parked) {
+        let parked = {
+            let mut all = self.all.lock();
+            match all.leave(&name, &ticket) && parked.length > 0 {
+                true => all.keep(name, parked),
+                false => Some(parked),
             }
         };
+        self.settle(parked);
+    }
+
+    /// Gives a parked upload back that was claimed.
+    pub(super) fn keep(&self, name: UploadName, parked: Parked) {
+        let dropped = match parked.length {
+            // Not worth keeping.
+            0 => Some(parked),
+            _ => self.all.lock().keep(name, parked),
+        };
+        self.settle(dropped);
+    }
+
+    fn settle(&self, dropped: Option<Parked>) {
         if let Some(dropped) = dropped {
             self.discard(&dropped);
         }
-        if self.parked.lock().len() > MOST_PARKED {
+        if self.all.lock().parked.len() > MOST_PARKED {
             self.drop_oldest();
         }
     }
@@ -162,9 +205,24 @@ impl Partials {
         self.space.free(parked.length);
     }
 
-    /// Removes the parked upload of a blob that is stored now.
-    pub(super) fn discard_of(&self, digest: &Digest) {
-        if let Some(parked) = self.claim(digest) {
+    /// Whether there are uploads of this name.
+    pub(super) fn has(&self, name: &UploadName) -> bool {
+        let all = self.all.lock();
+        all.parked.contains_key(name) || all.running.contains_key(name)
+    }
+
+    /// The blob of this name is stored: removes the parked upload of it, and sees that
+    /// those that are running are not parked.
+    pub(super) fn discard_of(&self, name: &UploadName) {
+        let parked = {
+            let mut all = self.all.lock();
+            let next = all.next_ticket + 1;
+            if let Some(running) = all.running.get_mut(name) {
+                running.outdated_before = next;
+            }
+            all.parked.remove(name)
+        };
+        if let Some(parked) = parked {
             self.discard(&parked);
         }
     }
@@ -173,8 +231,12 @@ impl Partials {
     /// the blob's new name and the removal of the old one.
     pub(super) fn discard_where(&self, mut present: impl FnMut(&Digest) -> bool) {
         let found: Vec<Parked> = {
-            let mut all = self.parked.lock();
-            all.extract_if(|digest, _| present(digest))
+            let all = &mut self.all.lock().parked;
+            let mut is_present = |name: &UploadName| match name {
+                UploadName::Blob(digest) => present(digest),
+                UploadName::Staged(_) => false,
+            };
+            all.extract_if(|name, _| is_present(name))
                 .map(|(_, parked)| parked)
                 .collect()
         };
@@ -186,7 +248,7 @@ impl Partials {
     /// Removes those that were parked longer than this ago; how many.
     pub(super) fn expire(&self, now: SystemTime, ttl: Duration) -> u64 {
         let expired: Vec<Parked> = {
-            let mut all = self.parked.lock();
+            let all = &mut self.all.lock().parked;
             all.extract_if(|_, parked| now.duration_since(parked.since).is_ok_and(|age| age >= ttl))
                 .map(|(_, parked)| parked)
                 .collect()
@@ -200,12 +262,12 @@ impl Partials {
     /// Removes the one that was parked first; whether there was one.
     pub(super) fn drop_oldest(&self) -> bool {
         let oldest = {
-            let mut all = self.parked.lock();
+            let all = &mut self.all.lock().parked;
             let oldest = all
                 .iter()
                 .min_by_key(|(_, parked)| parked.since)
-                .map(|(digest, _)| *digest);
-            oldest.and_then(|digest| all.remove(&digest))
+                .map(|(name, _)| *name);
+            oldest.and_then(|name| all.remove(&name))
         };
         match oldest {
             Some(parked) => {
@@ -236,4 +298,38 @@ impl Partials {
         self.count_written(bytes);
         self.space.add(bytes);
     }
+}
+
+impl All {
+    /// Whether what is left of the upload is worth keeping.
+    fn leave(&mut self, name: &UploadName, ticket: &Ticket) -> bool {
+        let Some(running) = self.running.get_mut(name) else {
+            return true;
+        };
+        let wanted = ticket.0 >= running.outdated_before;
+        running.count -= 1;
+        if running.count == 0 {
+            self.running.remove(name);
+        }
+        wanted
+    }
+
+    /// Keeps an upload for later; of two of one name, the longer one. Gives the other
+    /// out.
+    fn keep(&mut self, name: UploadName, parked: Parked) -> Option<Parked> {
+        match self.parked.get(&name) {
+            Some(other) if other.length >= parked.length => Some(parked),
+            _ => self.parked.insert(name, parked),
+        }
+    }
+}
+
+/// What a file's name says.
+fn parse(file: &str) -> Option<(UploadName, u64)> {
+    let (name, number) = file.rsplit_once('.')?;
+    let name = match name.strip_prefix(STAGED) {
+        Some(key) => UploadKey::from_bytes(*key.parse::<Hash>().ok()?.as_bytes()).into(),
+        None => name.parse::<Digest>().ok()?.into(),
+    };
+    Some((name, u64::from(number.parse::<u32>().ok()?)))
 }

@@ -16,7 +16,7 @@ use super::options::VerifyOnRead;
 use super::pool::{BufferPool, STEP};
 use super::record::HEADER_LEN;
 use super::shared::Shared;
-use super::writer::blocking;
+use super::steps::blocking;
 use super::{LocalStore, segment::Segment};
 use crate::cas::{Blob, CasError, Cursor, ErrorKind, FileExtent, Result};
 use crate::{BlobRange, Digest};

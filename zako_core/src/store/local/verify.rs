@@ -13,7 +13,7 @@ use super::io::read_exact_at;
 use super::pool::STEP;
 use super::record::HEADER_LEN;
 use super::shared::Shared;
-use super::writer::blocking;
+use super::steps::blocking;
 use crate::Digest;
 use crate::cas::{CasError, Result, VerifyReport, VerifyScope};
 

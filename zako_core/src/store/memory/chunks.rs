@@ -81,17 +81,20 @@ impl Chunks {
 
     /// The digest of all bytes.
     pub(super) async fn hash(&self) -> Digest {
-        self.hasher().await.finish()
+        let mut hasher = Hasher::new();
+        self.show(|chunk| {
+            hasher.update(chunk);
+        })
+        .await;
+        hasher.finish()
     }
 
-    /// A hasher that has seen all bytes.
-    pub(super) async fn hasher(&self) -> Hasher {
-        let mut hasher = Hasher::new();
+    /// Shows all bytes in order, without holding up the runtime's thread for long.
+    pub(super) async fn show(&self, mut each: impl FnMut(&[u8])) {
         for chunk in &self.chunks {
-            hasher.update(chunk);
+            each(chunk);
             tokio::task::yield_now().await;
         }
-        hasher
     }
 
     /// The part `range` of the blob `digest`, which these are the bytes of.

@@ -8,6 +8,7 @@ use super::PARTIAL_KEPT;
 use super::chunks::Chunks;
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, GcReport, Result, Stored, Usage};
+use crate::store::upload_name::UploadName;
 
 /// What an entry takes beside its bytes, about.
 pub(super) const OVERHEAD: u64 = 192;
@@ -20,7 +21,7 @@ pub(super) struct Shelf {
     blob_bytes: u64,
     writer_bytes: u64,
     blobs: HashMap<Digest, Entry>,
-    partials: HashMap<Digest, Partial>,
+    partials: HashMap<UploadName, Partial>,
     /// Second chance: the oldest is in front; one whose number is not its
     /// entry's is gone already.
     queue: VecDeque<Queued>,
@@ -43,9 +44,14 @@ struct Partial {
 }
 
 struct Queued {
-    digest: Digest,
+    what: Queueable,
     number: u64,
-    partial: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Queueable {
+    Blob(Digest),
+    Partial(UploadName),
 }
 
 impl Shelf {
@@ -98,16 +104,15 @@ impl Shelf {
     }
 
     /// Whether a blob of this size can be here at all.
-    pub(super) fn check_size(&self, digest: &Digest) -> Result<()> {
-        if digest.size().saturating_add(OVERHEAD) > self.max_bytes {
-            return Err(CasError::new(
+    pub(super) fn check_size(&self, name: &UploadName, size: u64) -> Result<()> {
+        if size.saturating_add(OVERHEAD) > self.max_bytes {
+            return Err(name.mark(CasError::new(
                 ErrorKind::NoSpace,
                 format!(
                     "the blob is larger than the memory store, which has {} bytes",
                     self.max_bytes
                 ),
-            )
-            .with_digest(*digest));
+            )));
         }
         Ok(())
     }
@@ -117,11 +122,11 @@ impl Shelf {
         if self.contains(&digest) {
             return Ok(Stored::Existing);
         }
-        self.remove_partial(&digest);
-        self.make_room(&digest, chunks.len() + OVERHEAD)?;
+        self.remove_partial(&digest.into());
+        self.make_room(&digest.into(), chunks.len() + OVERHEAD)?;
         self.used += chunks.len() + OVERHEAD;
         self.blob_bytes += chunks.len();
-        let number = self.enqueue(digest, false);
+        let number = self.enqueue(Queueable::Blob(digest));
         self.blobs.insert(
             digest,
             Entry {
@@ -136,27 +141,27 @@ impl Shelf {
 
     /// Drops a blob and what is held of it; whether the blob was there.
     pub(super) fn remove(&mut self, digest: &Digest) -> bool {
-        self.remove_partial(digest);
+        self.remove_partial(&(*digest).into());
         let removed = self.remove_blob(digest);
         self.tidy();
         removed
     }
 
     /// What is held of an interrupted upload.
-    pub(super) fn partial(&mut self, digest: &Digest) -> Option<&Chunks> {
-        let partial = self.partials.get(digest)?;
+    pub(super) fn partial(&self, name: &UploadName) -> Option<&Chunks> {
+        let partial = self.partials.get(name)?;
         (partial.parked.elapsed() < PARTIAL_KEPT).then_some(&partial.chunks)
     }
 
-    pub(super) fn remove_partial(&mut self, digest: &Digest) {
-        if let Some(partial) = self.partials.remove(digest) {
+    pub(super) fn remove_partial(&mut self, name: &UploadName) {
+        if let Some(partial) = self.partials.remove(name) {
             self.used -= partial.chunks.len() + OVERHEAD;
         }
     }
 
-    /// Counts `bytes` more for the running upload of `digest`.
-    pub(super) fn reserve(&mut self, digest: &Digest, bytes: u64) -> Result<()> {
-        self.make_room(digest, bytes)?;
+    /// Counts `bytes` more for the running upload of this name.
+    pub(super) fn reserve(&mut self, name: &UploadName, bytes: u64) -> Result<()> {
+        self.make_room(name, bytes)?;
         self.used += bytes;
         self.writer_bytes += bytes;
         Ok(())
@@ -170,25 +175,27 @@ impl Shelf {
 
     /// Keeps an upload for a resumption, after its release; how many bytes are
     /// held then. Another one's longer part stays.
-    pub(super) fn park(&mut self, digest: Digest, chunks: Chunks) -> u64 {
-        if self.contains(&digest) {
+    pub(super) fn park(&mut self, name: UploadName, chunks: Chunks) -> u64 {
+        if let UploadName::Blob(digest) = &name
+            && self.contains(digest)
+        {
             return digest.size();
         }
-        let held = self.partial(&digest).map_or(0, Chunks::len);
+        let held = self.partial(&name).map_or(0, Chunks::len);
         if held >= chunks.len() {
             return held;
         }
-        self.remove_partial(&digest);
+        self.remove_partial(&name);
         // Another upload may have taken the room that this one released.
-        if self.make_room(&digest, chunks.len() + OVERHEAD).is_err() {
+        if self.make_room(&name, chunks.len() + OVERHEAD).is_err() {
             return 0;
         }
         let held = chunks.len();
         self.used += held + OVERHEAD;
-        let number = self.enqueue(digest, true);
+        let number = self.enqueue(Queueable::Partial(name));
         let parked = Instant::now();
         self.partials.insert(
-            digest,
+            name,
             Partial {
                 chunks,
                 number,
@@ -200,14 +207,14 @@ impl Shelf {
 
     pub(super) fn expire_partials(&mut self) -> GcReport {
         let (used, count) = (self.used, self.partials.len());
-        let expired: Vec<Digest> = self
+        let expired: Vec<UploadName> = self
             .partials
             .iter()
             .filter(|(_, partial)| partial.parked.elapsed() >= PARTIAL_KEPT)
-            .map(|(digest, _)| *digest)
+            .map(|(name, _)| *name)
             .collect();
-        for digest in expired {
-            self.remove_partial(&digest);
+        for name in expired {
+            self.remove_partial(&name);
         }
         self.tidy();
         GcReport {
@@ -253,21 +260,17 @@ impl Shelf {
         true
     }
 
-    fn enqueue(&mut self, digest: Digest, partial: bool) -> u64 {
+    fn enqueue(&mut self, what: Queueable) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
-        self.queue.push_back(Queued {
-            digest,
-            number,
-            partial,
-        });
+        self.queue.push_back(Queued { what, number });
         self.nothing_before = None;
         self.tidy();
         number
     }
 
     /// Evicts until `bytes` more fit.
-    fn make_room(&mut self, digest: &Digest, bytes: u64) -> Result<()> {
+    fn make_room(&mut self, name: &UploadName, bytes: u64) -> Result<()> {
         if self.used.saturating_add(bytes) <= self.max_bytes {
             return Ok(());
         }
@@ -281,16 +284,19 @@ impl Shelf {
             let Some(queued) = self.queue.pop_front() else {
                 break;
             };
-            if queued.partial {
-                let current = self.partials.get(&queued.digest);
-                if current.is_some_and(|partial| partial.number == queued.number) {
-                    self.remove_partial(&queued.digest);
+            let digest = match queued.what {
+                Queueable::Blob(digest) => digest,
+                Queueable::Partial(name) => {
+                    let current = self.partials.get(&name);
+                    if current.is_some_and(|partial| partial.number == queued.number) {
+                        self.remove_partial(&name);
+                    }
+                    continue;
                 }
-                continue;
-            }
+            };
             let Some(entry) = self
                 .blobs
-                .get_mut(&queued.digest)
+                .get_mut(&digest)
                 .filter(|entry| entry.number == queued.number)
             else {
                 continue;
@@ -305,7 +311,7 @@ impl Shelf {
                     self.queue.push_back(queued);
                 }
                 None => {
-                    self.remove_blob(&queued.digest);
+                    self.remove_blob(&digest);
                 }
             }
         }
@@ -315,11 +321,10 @@ impl Shelf {
         if !hopeless {
             self.nothing_before = first_end;
         }
-        Err(CasError::new(
+        Err(name.mark(CasError::new(
             ErrorKind::NoSpace,
             "the memory store is full of leased blobs and running uploads",
-        )
-        .with_digest(*digest))
+        )))
     }
 
     /// Drops the gone from the queue when they are most of it.
@@ -330,10 +335,9 @@ impl Shelf {
         let (blobs, partials) = (&self.blobs, &self.partials);
         let last = self.next_number.wrapping_sub(1);
         self.queue.retain(|queued| {
-            let number = if queued.partial {
-                partials.get(&queued.digest).map(|partial| partial.number)
-            } else {
-                blobs.get(&queued.digest).map(|entry| entry.number)
+            let number = match &queued.what {
+                Queueable::Blob(digest) => blobs.get(digest).map(|entry| entry.number),
+                Queueable::Partial(name) => partials.get(name).map(|partial| partial.number),
             };
             // The last one's entry may be about to be added.
             number == Some(queued.number) || queued.number == last

@@ -39,8 +39,8 @@ pub enum FrameError {
     Truncated,
 }
 
-/// Reads messages of which one `bytes` field is the payload and one other field
-/// may hold a small message; all other fields are skipped.
+/// Reads messages of which one `bytes` field is the payload; another field may hold a
+/// few bytes, and some may be numbers. All other fields are skipped.
 #[derive(Debug)]
 pub(super) struct Decoder {
     fields: Fields,
@@ -48,8 +48,8 @@ pub(super) struct Decoder {
     state: State,
     /// What is to come of the message that is being read.
     left: u32,
-    /// A known field of this message has come.
-    seen: bool,
+    /// Which known fields of this message have come, a bit each.
+    seen: u32,
 }
 
 /// The fields that are known.
@@ -57,6 +57,18 @@ pub(super) struct Decoder {
 pub(super) struct Fields {
     pub(super) payload: u32,
     pub(super) embedded: Option<u32>,
+    pub(super) shape: Shape,
+}
+
+/// How the known fields stand to one another.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    /// A message has one of them, or none.
+    OneOf,
+    /// A message may have all of them, each once, the payload last. So do writers put
+    /// them whose payload has the highest number. The varints are those of these
+    /// numbers.
+    AllBeforePayload { varints: [u32; 2] },
 }
 
 /// What came.
@@ -66,19 +78,33 @@ pub(super) enum Part {
     Payload(Bytes),
     /// The small message, whole.
     Embedded(Bytes),
-    /// A message ended that had neither.
-    Neither,
+    /// The varint of this number.
+    Number(u32, u64),
+    /// A message ended that had neither payload nor small message; with
+    /// [`Shape::AllBeforePayload`] every message's end.
+    End,
 }
 
 #[derive(Debug)]
 enum State {
-    Head { bytes: [u8; HEAD_LEN], have: usize },
+    Head {
+        bytes: [u8; HEAD_LEN],
+        have: usize,
+    },
     Key(Varint),
     Length(Field, Varint),
-    Payload { left: u32 },
-    Embedded { left: u32, held: BytesMut },
-    SkipVarint(Varint),
-    Skip { left: u32 },
+    Payload {
+        left: u32,
+    },
+    Embedded {
+        left: u32,
+        held: BytesMut,
+    },
+    /// Of a known field, or to be skipped.
+    Number(Option<u32>, Varint),
+    Skip {
+        left: u32,
+    },
     Failed(FrameError),
 }
 
@@ -86,6 +112,7 @@ enum State {
 enum Field {
     Payload,
     Embedded,
+    Varint,
     Unknown,
 }
 
@@ -122,7 +149,7 @@ impl Decoder {
             limits,
             state: State::START,
             left: 0,
-            seen: false,
+            seen: 0,
         }
     }
 
@@ -154,8 +181,8 @@ impl Decoder {
                     return Err(PAST_END);
                 }
                 self.state = State::START;
-                if !self.seen {
-                    return Ok(Some(Part::Neither));
+                if self.seen == 0 || matches!(self.fields.shape, Shape::AllBeforePayload { .. }) {
+                    return Ok(Some(Part::End));
                 }
             }
             if data.is_empty() {
@@ -173,7 +200,7 @@ impl Decoder {
                         let length = frame::check_head(*bytes)?;
                         within(length, self.limits.message)?;
                         self.left = length;
-                        self.seen = false;
+                        self.seen = 0;
                         self.state = State::key();
                     }
                 }
@@ -219,10 +246,14 @@ impl Decoder {
                     self.state = State::key();
                     return Ok(Some(Part::Embedded(whole)));
                 }
-                State::SkipVarint(varint) => {
+                State::Number(number, varint) => {
+                    let number = *number;
                     self.left = self.left.checked_sub(1).ok_or(PAST_END)?;
-                    if varint.push(data.get_u8())?.is_some() {
+                    if let Some(value) = varint.push(data.get_u8())? {
                         self.state = State::key();
+                        if let Some(number) = number {
+                            return Ok(Some(Part::Number(number, value)));
+                        }
                     }
                 }
                 State::Skip { left } => {
@@ -245,6 +276,8 @@ impl Decoder {
             Field::Payload
         } else if Some(number) == self.fields.embedded {
             Field::Embedded
+        } else if self.fields.varint(number).is_some() {
+            Field::Varint
         } else if number == 0 {
             return Err(FrameError::Malformed("a field has the number 0"));
         } else {
@@ -252,14 +285,15 @@ impl Decoder {
         };
         match (field, wire_type) {
             (Field::Unknown, 2) => Ok(State::Length(field, Varint::default())),
-            (_, 2) => {
-                if self.seen {
-                    return Err(FrameError::Malformed("a message has two payloads"));
-                }
-                self.seen = true;
+            (Field::Payload | Field::Embedded, 2) => {
+                self.note(field, number)?;
                 Ok(State::Length(field, Varint::default()))
             }
-            (Field::Unknown, 0) => Ok(State::SkipVarint(Varint::default())),
+            (Field::Unknown, 0) => Ok(State::Number(None, Varint::default())),
+            (Field::Varint, 0) => {
+                self.note(field, number)?;
+                Ok(State::Number(Some(number), Varint::default()))
+            }
             (Field::Unknown, 1) => self.skip(8),
             (Field::Unknown, 5) => self.skip(4),
             (_, 3 | 4) => Err(FrameError::Malformed("proto3 has no groups")),
@@ -268,10 +302,37 @@ impl Decoder {
         }
     }
 
+    /// Notes that a known field comes, if it may.
+    fn note(&mut self, field: Field, number: u32) -> Result<(), FrameError> {
+        let bit = match field {
+            Field::Payload => PAYLOAD_SEEN,
+            Field::Embedded => PAYLOAD_SEEN << 1,
+            Field::Varint | Field::Unknown => {
+                PAYLOAD_SEEN << (2 + self.fields.varint(number).unwrap_or(0))
+            }
+        };
+        match self.fields.shape {
+            Shape::OneOf if self.seen != 0 => {
+                return Err(FrameError::Malformed("a message has two payloads"));
+            }
+            Shape::AllBeforePayload { .. } if self.seen & bit != 0 => {
+                return Err(FrameError::Malformed("a message has a field twice"));
+            }
+            Shape::AllBeforePayload { .. } if self.seen & PAYLOAD_SEEN != 0 => {
+                return Err(FrameError::Malformed(
+                    "a field follows its message's payload",
+                ));
+            }
+            _ => {}
+        }
+        self.seen |= bit;
+        Ok(())
+    }
+
     /// What follows a field's length.
     fn content(&mut self, field: Field, length: u32) -> Result<Option<Part>, FrameError> {
         self.state = match field {
-            Field::Unknown => self.skip(length)?,
+            Field::Unknown | Field::Varint => self.skip(length)?,
             Field::Payload if length == 0 => {
                 self.state = State::key();
                 return Ok(Some(Part::Payload(Bytes::new())));
@@ -302,6 +363,19 @@ impl Decoder {
         })
     }
 }
+
+impl Fields {
+    /// Which of the known varints has this number.
+    fn varint(&self, number: u32) -> Option<usize> {
+        match &self.shape {
+            Shape::OneOf => None,
+            Shape::AllBeforePayload { varints } => varints.iter().position(|at| *at == number),
+        }
+    }
+}
+
+/// The first bit of [`Decoder::seen`].
+const PAYLOAD_SEEN: u32 = 1;
 
 const PAST_END: FrameError = FrameError::Malformed("a field reaches past its message's end");
 
@@ -338,7 +412,7 @@ mod tests {
             wire.push(0x0a);
             prost::encoding::encode_varint(u64::from(claimed), &mut wire);
             wire.extend(bytes);
-            let fields = Fields { payload: 2, embedded: Some(1) };
+            let fields = Fields { payload: 2, embedded: Some(1), shape: Shape::OneOf };
             let mut decoder = Decoder::new(fields, DecodeLimits::default());
             'wire: for piece in wire.chunks(step) {
                 let mut data = Bytes::copy_from_slice(piece);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::decode::{DecodeLimits, Decoder, Fields, FrameError, Part};
+use super::decode::{DecodeLimits, Decoder, Fields, FrameError, Part, Shape};
 use super::frame::PayloadField;
 
 /// Reads a stream of `DownloadResponse` as it arrives.
@@ -23,6 +23,7 @@ impl DownloadDecoder {
         let fields = Fields {
             payload: PayloadField::Data.number(),
             embedded: None,
+            shape: Shape::OneOf,
         };
         Self(Decoder::new(fields, limits))
     }

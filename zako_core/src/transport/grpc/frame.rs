@@ -26,6 +26,8 @@ pub enum PayloadField {
     Data,
     /// `UploadRequest.chunk`.
     Chunk,
+    /// `data` of `google.bytestream`'s `ReadResponse` and `WriteRequest`.
+    ByteStream,
 }
 
 impl PayloadField {
@@ -34,6 +36,7 @@ impl PayloadField {
         match self {
             Self::Data => 1,
             Self::Chunk => 2,
+            Self::ByteStream => 10,
         }
     }
 
@@ -124,7 +127,23 @@ pub fn prefix(field: PayloadField, len: u32) -> Bytes {
 /// # Errors
 /// [`FrameError::TooLong`] from 4 GiB on.
 pub fn message(message: &impl Message) -> Result<Bytes, FrameError> {
-    let len = message.encoded_len();
+    let mut frame = begun(message.encoded_len())?;
+    message.encode_raw(&mut frame);
+    Ok(frame.freeze())
+}
+
+/// A whole gRPC message that is encoded already.
+///
+/// # Errors
+/// [`FrameError::TooLong`] from 4 GiB on.
+pub fn encoded(message: &[u8]) -> Result<Bytes, FrameError> {
+    let mut frame = begun(message.len())?;
+    frame.put_slice(message);
+    Ok(frame.freeze())
+}
+
+/// A message's head, with room for the message behind it.
+fn begun(len: usize) -> Result<BytesMut, FrameError> {
     let short = u32::try_from(len).map_err(|_| FrameError::TooLong {
         length: u32::MAX,
         limit: u32::MAX,
@@ -132,8 +151,7 @@ pub fn message(message: &impl Message) -> Result<Bytes, FrameError> {
     let mut frame = BytesMut::with_capacity(HEAD_LEN + len);
     frame.put_u8(0);
     frame.put_u32(short);
-    message.encode_raw(&mut frame);
-    Ok(frame.freeze())
+    Ok(frame)
 }
 
 /// Reads the one message of a unary call's whole body.

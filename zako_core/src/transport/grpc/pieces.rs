@@ -72,7 +72,15 @@ impl Pieces {
     ///
     /// # Errors
     /// A [`FrameError`] if it is anything else than one uncompressed message.
-    pub fn unary<M: Message + Default>(mut self) -> Result<M, FrameError> {
+    pub fn unary<M: Message + Default>(self) -> Result<M, FrameError> {
+        M::decode(self.unframed()?).map_err(|_| frame::NOT_DECODED)
+    }
+
+    /// The bytes of the one message of a unary call's whole body.
+    ///
+    /// # Errors
+    /// A [`FrameError`] if it is anything else than one uncompressed message.
+    pub fn unframed(mut self) -> Result<Self, FrameError> {
         self.end_short();
         if self.len < HEAD_LEN {
             return Err(FrameError::Truncated);
@@ -86,7 +94,7 @@ impl Pieces {
         if self.len > length {
             return Err(frame::MORE_THAN_ONE);
         }
-        M::decode(self).map_err(|_| frame::NOT_DECODED)
+        Ok(self)
     }
 
     fn end_short(&mut self) {

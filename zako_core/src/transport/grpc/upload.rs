@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use zako_protobuf::transport::BlobResource;
 
-use super::decode::{DecodeLimits, Decoder, Fields, FrameError, Part};
+use super::decode::{DecodeLimits, Decoder, Fields, FrameError, Part, Shape};
 use super::frame::PayloadField;
 
 const METADATA: u32 = 1;
@@ -39,6 +39,7 @@ impl UploadDecoder {
         let fields = Fields {
             payload: PayloadField::Chunk.number(),
             embedded: Some(METADATA),
+            shape: Shape::OneOf,
         };
         Self(Decoder::new(fields, limits))
     }
@@ -57,7 +58,7 @@ impl UploadDecoder {
                     .map_err(|_| FrameError::Malformed("the metadata does not decode"))?;
                 Some(UploadEvent::Metadata(metadata))
             }
-            Some(Part::Neither) => Some(UploadEvent::Unset),
+            Some(Part::End | Part::Number(..)) => Some(UploadEvent::Unset),
         })
     }
 

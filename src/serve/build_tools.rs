@@ -1,0 +1,124 @@
+//! What build tools find: the Remote Execution API's cache and the HTTP cache, over the
+//! server's store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use zako_core::alias::{AliasOptions, AliasTable};
+use zako_core::server::Face;
+use zako_core::store::LocalStore;
+use zako_reapi::grpc::RemoteExecutionFace;
+use zako_reapi::http::{HttpOptions, HttpServer};
+use zako_reapi::{ActionUpdates, Cache, CacheOptions};
+
+use crate::config::{ActionUpdatesChoice, HttpChoice, Origin, ServerConfig};
+use crate::failure::{Exit, Failure};
+use crate::local_store::durability;
+
+/// Where other names of blobs are kept, in the data folder.
+const ALIASES: &str = "aliases";
+
+/// How often names of blobs that are gone are dropped.
+const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
+
+/// A task that ends with this.
+#[derive(Debug)]
+pub(super) struct AbortOnDrop(tokio::task::JoinHandle<()>);
+
+/// The store as build tools see it, if they may use it.
+///
+/// # Errors
+/// The table of other names can't be opened, or an HTTP cache is asked for that they may
+/// not use.
+pub(super) async fn cache(
+    config: &ServerConfig,
+    store: &LocalStore,
+) -> Result<Option<Cache>, Failure> {
+    if !config.build_tools.value {
+        if let HttpChoice::At(addr) = &config.http.value {
+            return Err(Failure::usage(format!(
+                "the HTTP cache is to listen on {addr} ({}), and build-tools is false ({})",
+                config.http.origin, config.build_tools.origin
+            )));
+        }
+        return Ok(None);
+    }
+    let folder = config.data.value.0.join(ALIASES);
+    let mut options = AliasOptions::default();
+    options.durability = durability(config);
+    let aliases = AliasTable::open(&folder, options).await;
+    let aliases = aliases
+        .map_err(|error| Failure::from(error).context(format!("opening {}", folder.display())))?;
+    let store = Arc::new(store.clone());
+    Ok(Some(Cache::new(store, aliases, cache_options(config))))
+}
+
+/// The Remote Execution API's services.
+pub(super) fn face(cache: &Cache) -> Arc<dyn Face> {
+    Arc::new(RemoteExecutionFace::new(cache.clone()))
+}
+
+/// The HTTP cache on its address, if it has one.
+///
+/// # Errors
+/// The address was asked for and can't be taken.
+pub(super) async fn http(
+    config: &ServerConfig,
+    cache: &Cache,
+    store: &LocalStore,
+) -> Result<Option<HttpServer>, Failure> {
+    let Some(addr) = config.http.value.address(&config.listen.value) else {
+        return Ok(None);
+    };
+    let mut options = HttpOptions::default();
+    options.body_idle_timeout = config.upload_idle_timeout.value.0;
+    options.drain_timeout = config.drain_timeout.value.0;
+    match HttpServer::bind(&addr, cache.clone(), options).await {
+        Ok(server) => Ok(Some(server.with_maintenance(Arc::new(store.clone())))),
+        Err(error) if config.http.origin == Origin::Default => {
+            // Nobody's wish, and no reason to serve nobody.
+            tracing::error!(
+                "there is NO HTTP CACHE: listening on {addr}: {error}. Name a free address with \
+                 --http, or switch it off with --http off"
+            );
+            Ok(None)
+        }
+        Err(error) => Err(Failure::new(
+            Exit::Failed,
+            format!("listening on {addr} for the HTTP cache: {error}"),
+        )
+        .advise("Is another server there? Take another --http; port 0 takes a free one.")),
+    }
+}
+
+/// Forgets the names of blobs that are gone, from time to time, until what this gives is
+/// dropped.
+pub(super) fn sweep(cache: &Cache) -> AbortOnDrop {
+    let cache = cache.clone();
+    AbortOnDrop(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SWEEP_PERIOD).await;
+            match cache.sweep().await {
+                Ok(count) => tracing::debug!(count, "names of blobs that are gone were dropped"),
+                Err(error) => tracing::warn!(%error, "names of blobs could not be swept"),
+            }
+        }
+    }))
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn cache_options(config: &ServerConfig) -> CacheOptions {
+    let mut options = CacheOptions::default();
+    options.action_updates = match config.action_updates.value {
+        ActionUpdatesChoice::Allow => ActionUpdates::Allowed,
+        ActionUpdatesChoice::Refuse => ActionUpdates::Refused,
+        ActionUpdatesChoice::Drop => ActionUpdates::Dropped,
+    };
+    options.upload_idle_timeout = config.upload_idle_timeout.value.0;
+    options
+}

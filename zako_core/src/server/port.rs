@@ -1,0 +1,191 @@
+//! A port of its own for a protocol that isn't gRPC.
+
+use std::fmt;
+use std::io::{IoSlice, Result as IoResult};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::listen::{ListenAddr, Listener};
+use super::sendfile::{Road, Slots, Socket};
+use super::stall::Stalling;
+use crate::cas::Result;
+use crate::negotiate::PeerAddr;
+
+/// A port whose connections have the bounds of the server's own: their number, peers
+/// that read nothing, and a shutdown that waits for them, but not for ever.
+#[derive(Debug)]
+pub struct Port {
+    listener: Listener,
+    options: PortOptions,
+    slots: Arc<Slots>,
+}
+
+/// What a port allows.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct PortOptions {
+    /// Connections at once; further ones are closed at once (4,096).
+    pub max_connections: usize,
+    /// How long a peer may take nothing of what is written to it (60 s).
+    pub write_idle_timeout: Duration,
+    /// How long connections may go on after the shutdown began (30 s).
+    pub drain_timeout: Duration,
+}
+
+/// A connection of a port.
+pub struct PortConnection {
+    /// Its bytes.
+    pub stream: PortStream,
+    /// Whose it is.
+    pub peer: PeerAddr,
+    /// By which parts of files get to the socket uncopied.
+    pub road: FileRoad,
+    /// Cancelled when no more requests should be taken.
+    pub stop: CancellationToken,
+}
+
+/// The bytes of a port's connection. Writing fails when the peer takes nothing for too
+/// long.
+pub struct PortStream(Stalling<Socket>);
+
+/// By which parts of files get to a connection's socket uncopied.
+#[derive(Clone, Debug)]
+pub struct FileRoad(pub(super) Arc<Road>);
+
+impl Default for PortOptions {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            write_idle_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Port {
+    /// Takes the address. Connections queue up until [`serve`](Self::serve) runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if the address can't be taken.
+    pub async fn bind(addr: &ListenAddr, options: PortOptions) -> Result<Self> {
+        Ok(Self {
+            listener: Listener::bind(addr).await?,
+            options,
+            slots: Arc::new(Slots::new()),
+        })
+    }
+
+    /// The address that it has: with the real port where 0 was asked for.
+    pub fn local_addr(&self) -> &ListenAddr {
+        self.listener.addr()
+    }
+
+    /// Serves connections, each to its end by `serve`, until `shutdown` is ready. Then
+    /// takes no more of them, tells those that run to stop, and cuts them if they go on
+    /// for longer than [`PortOptions::drain_timeout`].
+    ///
+    /// Dropping the future cuts all connections.
+    pub async fn serve<F>(
+        self,
+        shutdown: impl Future<Output = ()>,
+        serve: impl Fn(PortConnection) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Self {
+            listener,
+            options,
+            slots,
+        } = self;
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
+        let _cut = cut.clone().drop_guard();
+        let connections = TaskTracker::new();
+        let begin = |stream, peer| {
+            let road = Arc::new(Road::new(Arc::clone(&slots)));
+            let socket = Socket::new(stream, Arc::clone(&road));
+            let connection = PortConnection {
+                stream: PortStream(Stalling::new(socket, options.write_idle_timeout)),
+                peer,
+                road: FileRoad(road),
+                stop: stop.clone(),
+            };
+            let served = serve(connection);
+            let cut = cut.clone();
+            async move {
+                let _ = cut.run_until_cancelled(served).await;
+            }
+        };
+        let most = options.max_connections;
+        listener.serve(most, &connections, shutdown, begin).await;
+        // Closes the socket: a peer that connects now is refused, not left waiting.
+        drop(listener);
+        stop.cancel();
+        connections.close();
+        let drained = timeout(options.drain_timeout, connections.wait());
+        if drained.await.is_err() {
+            cut.cancel();
+            connections.wait().await;
+        }
+    }
+}
+
+impl AsyncRead for PortStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<IoResult<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for PortStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<IoResult<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<IoResult<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<IoResult<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<IoResult<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl fmt::Debug for PortConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortConnection")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for PortStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortStream").finish_non_exhaustive()
+    }
+}

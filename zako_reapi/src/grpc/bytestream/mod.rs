@@ -1,0 +1,72 @@
+//! Blobs as streams of bytes.
+
+mod messages;
+mod pack;
+mod read;
+mod source;
+mod unpack;
+mod write;
+
+use zako_core::cas::{Lease, Result};
+use zako_core::server::{Call, Reply, to_status};
+
+use super::memory::Memory;
+use super::resource_name::{BlobName, Encoding, MAX_NAME};
+use super::{Refused, unknown_method};
+use crate::cache::Cache;
+use crate::proto::bytestream::{
+    QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, WriteResponse,
+};
+
+/// The longest request: a name and two numbers.
+const MAX_REQUEST: usize = MAX_NAME + 64;
+
+pub(super) async fn answer(
+    cache: &Cache,
+    memory: &Memory,
+    method: &str,
+    call: Call,
+) -> Result<Reply, Refused> {
+    let (mut body, answering) = call.open()?;
+    match method {
+        "Read" => {
+            let request: ReadRequest = body.message(MAX_REQUEST).await?;
+            Ok(read::answer(cache, memory, &request, answering).await?)
+        }
+        "Write" => {
+            let limits = answering.decode_limits();
+            let (cache, share) = (cache.clone(), memory.share());
+            // When the caller goes away, what came must still be put aside.
+            let upload = async move { write::receive(&cache, share, body, limits).await };
+            let committed_size = answering.upload(upload).await??;
+            Ok(Reply::message(&WriteResponse { committed_size }))
+        }
+        "QueryWriteStatus" => {
+            let request: QueryWriteStatusRequest = body.message(MAX_REQUEST).await?;
+            let status = query(cache, &request.resource_name).await;
+            Ok(Reply::message(&status.map_err(|error| to_status(&error))?))
+        }
+        _ => Err(unknown_method().into()),
+    }
+}
+
+/// How far an upload has come. One of which nothing is known begins at 0.
+async fn query(cache: &Cache, name: &str) -> Result<QueryWriteStatusResponse> {
+    let BlobName { digest, encoding } = BlobName::to_write(name)?;
+    let complete = cache.missing(&[digest], Lease::Default).await?.is_empty();
+    let committed = match encoding {
+        _ if complete => digest.size(),
+        Encoding::Identity => cache.held(&digest).await?,
+        // Where in the compressed bytes it was interrupted, nobody knows.
+        Encoding::Zstd => 0,
+    };
+    Ok(QueryWriteStatusResponse {
+        committed_size: size(committed),
+        complete,
+    })
+}
+
+/// A number of bytes on the wire.
+fn size(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,156 @@
+//! Answers and their bodies.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use zako_core::cas::CasError;
+use zako_core::server::{AnswerBuf, BlobBody};
+
+use super::connection::Busy;
+
+/// An answer under way.
+pub(super) type Answer = Response<AnswerBody>;
+
+/// What an answer consists of.
+pub(super) struct AnswerBody {
+    source: Source,
+    /// The connection's next request is waited for when this body has ended.
+    _busy: Option<Busy>,
+}
+
+enum Source {
+    Bytes(Option<Bytes>),
+    Blob(Box<BlobBody>),
+    /// Of unknown length.
+    Stream(BoxStream<'static, Result<Bytes, CasError>>),
+}
+
+/// An answer without a body.
+pub(super) fn empty(status: StatusCode) -> Answer {
+    bytes(status, None, Bytes::new())
+}
+
+/// An answer of a line.
+pub(super) fn text(status: StatusCode, line: impl Into<String>) -> Answer {
+    let mut line: String = line.into();
+    line.push('\n');
+    bytes(status, Some("text/plain; charset=utf-8"), line.into())
+}
+
+/// An answer whose body is at hand.
+pub(super) fn bytes(status: StatusCode, kind: Option<&'static str>, body: Bytes) -> Answer {
+    let mut answer = Response::new(AnswerBody::bytes(body));
+    *answer.status_mut() = status;
+    if let Some(kind) = kind {
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    answer
+}
+
+/// What can be done with a resource, and the class of WebDAV that it has.
+pub(super) fn options(methods: &'static str, dav: Option<&'static str>) -> Answer {
+    let mut answer = empty(StatusCode::NO_CONTENT);
+    let headers = answer.headers_mut();
+    headers.insert(ALLOW, HeaderValue::from_static(methods));
+    if let Some(dav) = dav {
+        headers.insert("dav", HeaderValue::from_static(dav));
+    }
+    answer
+}
+
+impl AnswerBody {
+    pub(super) fn bytes(body: Bytes) -> Self {
+        Self::of(Source::Bytes(Some(body)))
+    }
+
+    fn of(source: Source) -> Self {
+        let _busy = None;
+        Self { source, _busy }
+    }
+
+    pub(super) fn blob(body: BlobBody) -> Self {
+        Self::of(Source::Blob(Box::new(body)))
+    }
+
+    pub(super) fn stream(stream: BoxStream<'static, Result<Bytes, CasError>>) -> Self {
+        Self::of(Source::Stream(stream))
+    }
+
+    /// The body without its bytes.
+    pub(super) fn emptied(self) -> Self {
+        Self::of(Source::Bytes(None))
+    }
+
+    /// The length, if it is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.size_hint().exact()
+    }
+
+    pub(super) fn holding(mut self, busy: Busy) -> Self {
+        self._busy = Some(busy);
+        self
+    }
+}
+
+/// Names the length of the body, and takes it away from the answer to a HEAD.
+pub(super) fn finish(answer: Answer, head: bool, busy: Busy) -> Answer {
+    let (mut parts, body) = answer.into_parts();
+    if let Some(length) = body.length()
+        && parts.status != StatusCode::NO_CONTENT
+        && parts.status != StatusCode::NOT_MODIFIED
+        && !parts.headers.contains_key(CONTENT_LENGTH)
+    {
+        parts.headers.insert(CONTENT_LENGTH, length.into());
+    }
+    let body = if head { body.emptied() } else { body };
+    Response::from_parts(parts, body.holding(busy))
+}
+
+impl Body for AnswerBody {
+    type Data = AnswerBuf;
+    type Error = CasError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<AnswerBuf>, CasError>>> {
+        let bytes = |bytes| Frame::data(AnswerBuf::Bytes(bytes));
+        let polled = match &mut self.source {
+            Source::Bytes(body) => {
+                let body = body.take().filter(|body| !body.is_empty());
+                Poll::Ready(body.map(|body| Ok(bytes(body))))
+            }
+            Source::Blob(body) => Pin::new(&mut **body).poll_frame(cx),
+            Source::Stream(stream) => stream
+                .poll_next_unpin(cx)
+                .map(|next| Some(next?.map(bytes))),
+        };
+        if let Poll::Ready(Some(Err(error))) = &polled {
+            tracing::warn!(%error, "an answer breaks off");
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Bytes(body) => body.as_ref().is_none_or(Bytes::is_empty),
+            Source::Blob(body) => body.is_end_stream(),
+            Source::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Bytes(body) => SizeHint::with_exact(body.as_ref().map_or(0, Bytes::len) as u64),
+            Source::Blob(body) => body.size_hint(),
+            Source::Stream(_) => SizeHint::default(),
+        }
+    }
+}

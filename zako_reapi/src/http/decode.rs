@@ -1,0 +1,133 @@
+//! The content of a request's body, which may be compressed.
+
+use std::io;
+
+use bytes::{Buf, Bytes};
+use http::header::{CONTENT_ENCODING, CONTENT_RANGE};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use zstd::stream::raw::{DParameter, Decoder, Operation};
+
+use super::body::RequestBody;
+use super::refusal::Refusal;
+
+/// What is decompressed at once, in bytes.
+const STEP: usize = 128 << 10;
+
+/// The largest window of a compressed body is 2^23 bytes (8 MiB), as RFC 9659 has it: it is
+/// the memory that decompressing takes.
+const WINDOW_LOG: u32 = 23;
+
+/// What a body consists of once it is decompressed.
+pub(super) struct Content {
+    pub(super) body: RequestBody,
+    zstd: Option<Zstd>,
+}
+
+struct Zstd {
+    decoder: Decoder<'static>,
+    /// What came and is not decompressed.
+    input: Bytes,
+    /// No frame is open.
+    between: bool,
+    /// There may be more to give without more input.
+    full: bool,
+}
+
+impl Content {
+    /// A body that is taken as it comes.
+    pub(super) fn new(body: RequestBody) -> Self {
+        Self { body, zstd: None }
+    }
+
+    /// Takes the body for what the head says of it.
+    ///
+    /// # Errors
+    /// It has an encoding that is not known here, or is a part of something.
+    pub(super) fn read_as(&mut self, head: &Parts) -> Result<(), Refusal> {
+        if head.headers.contains_key(CONTENT_RANGE) {
+            let text = "a PUT stores all of a resource, not a range of it";
+            return Err(Refusal::bad(text));
+        }
+        let mut codings = head.headers.get_all(CONTENT_ENCODING).iter();
+        self.zstd = match (codings.next().map(HeaderValue::as_bytes), codings.next()) {
+            (None, _) => None,
+            (Some(coding), None) if coding.eq_ignore_ascii_case(b"identity") => None,
+            (Some(coding), None) if coding.eq_ignore_ascii_case(b"zstd") => Some(Zstd::new()?),
+            (Some(coding), _) => {
+                let coding = String::from_utf8_lossy(coding);
+                let text = format!("bodies come as they are or by zstd once, not by {coding:?}");
+                return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+            }
+        };
+        Ok(())
+    }
+
+    /// Its length in bytes, if that is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self.zstd {
+            None => self.body.length(),
+            Some(_) => None,
+        }
+    }
+
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`RequestBody::next`]; also if they can't be decompressed.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
+        let Some(zstd) = &mut self.zstd else {
+            return self.body.next().await;
+        };
+        loop {
+            if zstd.input.is_empty() && !zstd.full {
+                match self.body.next().await? {
+                    Some(data) => zstd.input = data,
+                    None if zstd.between => return Ok(None),
+                    None => return Err(Refusal::bad("the zstd body ends within a frame")),
+                }
+            }
+            let data = zstd.step().map_err(|error| {
+                Refusal::bad(format!("the body can't be decompressed by zstd: {error}"))
+            })?;
+            if !data.is_empty() {
+                return Ok(Some(data));
+            }
+        }
+    }
+}
+
+impl Zstd {
+    fn new() -> Result<Self, Refusal> {
+        let decoder = Decoder::new().and_then(|mut decoder| {
+            decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
+            Ok(decoder)
+        });
+        let decoder = decoder.map_err(|error| {
+            tracing::error!(%error, "zstd can't be set up");
+            Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "zstd can't be had just now",
+            )
+        })?;
+        Ok(Self {
+            decoder,
+            input: Bytes::new(),
+            between: true,
+            full: false,
+        })
+    }
+
+    fn step(&mut self) -> io::Result<Bytes> {
+        let mut output = vec![0; STEP];
+        let done = self.decoder.run_on_buffers(&self.input, &mut output)?;
+        self.input.advance(done.bytes_read);
+        self.full = done.bytes_written == output.len();
+        // With nothing read and nothing written no frame was begun.
+        if done.bytes_read > 0 || done.bytes_written > 0 {
+            self.between = done.remaining == 0;
+        }
+        output.truncate(done.bytes_written);
+        Ok(output.into())
+    }
+}
