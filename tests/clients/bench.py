@@ -22,8 +22,8 @@ class Server:
         self.bench, self.process = bench, None
         self.grpc = self.http = "127.0.0.1:0"
 
-    def start(self):
-        command = [self.bench.command, "serve", "--data", self.bench.root / "store"]
+    def start(self, store="store", *options):
+        command = [self.bench.command, "serve", "--data", self.bench.root / store, *options]
         command += ["--listen", self.grpc, "--http", self.http]
         log = open(self.bench.log_path("server"), "ab")
         self.process = subprocess.Popen(

@@ -67,7 +67,7 @@ class Client:
 
 def run(client, bench, report):
     """All checks of one client. Stops at the first that leaves nothing to check."""
-    first = {}
+    first, plain = {}, {}
 
     def start():
         bench.server.start()
@@ -115,9 +115,23 @@ def run(client, bench, report):
             raise failure or Failure("the build ended before the server could be killed")
         if failure:
             raise failure
-        plain = rebuild(client, bench, "without", cached=False).outputs
-        expect_outputs(settled(client, outputs), settled(client, plain))
-        return "it went on, with the same outputs as without a cache"
+        expect_outputs(settled(client, outputs), without_cache())
+        return "it goes on, with the same outputs as without a cache"
+
+    def full():
+        if client.dies_with_cache:
+            raise NotApplicable(client.dies_with_cache)
+        bench.server.kill()
+        bench.server.start("full-store", "--max-size", "1MiB")
+        client.write(bench, "second")
+        build = rebuild(client, bench, "full")
+        expect_ran(client, build, client.actions, hits=0)
+        expect_outputs(settled(client, build.outputs), without_cache())
+
+    def without_cache():
+        if not plain:
+            plain.update(rebuild(client, bench, "without", cached=False).outputs)
+        return settled(client, plain)
 
     def absent():
         bench.server.kill()
@@ -136,6 +150,7 @@ def run(client, bench, report):
         report.check("the same with a restarted server", restarted)
         report.check("a lost blob is made again", lost)
     report.check("the server is killed in the middle", killed)
+    report.check("built with a store that has no room", full)
     report.check("built without any server", absent)
 
 

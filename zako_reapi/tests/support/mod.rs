@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used)]
 
+pub mod http;
 pub mod raw;
 pub mod streams;
 
