@@ -21,7 +21,7 @@ use zako_reapi::proto::reapi::action_cache_client::ActionCacheClient;
 use zako_reapi::proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use zako_reapi::proto::reapi::{
     ActionResult, Directory, FileNode, GetActionResultRequest, OutputDirectory, OutputFile,
-    SpliceBlobRequest, Tree,
+    SpliceBlobRequest, SplitBlobRequest, Tree,
 };
 
 /// What the store may take on disk, in bytes.
@@ -254,5 +254,35 @@ async fn a_blob_of_chunks_is_whole_or_missing() {
     assert_eq!(missing.unwrap(), [0]);
     let read = streams::read(&server.channel, &name).await;
     assert_eq!(read.unwrap_err().code(), Code::NotFound);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn chunks_that_a_split_told_stay_for_the_lease() {
+    let (server, _) = tiny().await;
+    // Longer than the longest chunk.
+    let data = random(5 << 19);
+    let digest = support::blake3(&data);
+    server.cache.put(digest, data.clone()).await.unwrap();
+    let mut client = ContentAddressableStorageClient::new(server.channel.clone());
+    let request = SplitBlobRequest {
+        blob_digest: Some(digest.to_wire()),
+        digest_function: DigestFunction::Blake3.wire() as i32,
+        ..SplitBlobRequest::default()
+    };
+    let split = client.split_blob(request).await.unwrap().into_inner();
+    let chunks = split.chunk_digests.iter();
+    let chunks =
+        chunks.map(|chunk| RemoteDigest::of_wire(Some(DigestFunction::Blake3), chunk).unwrap());
+    let chunks: Vec<RemoteDigest> = chunks.collect();
+    assert!(chunks.len() > 1);
+    for _ in 0..ROUNDS {
+        flood(&server).await;
+    }
+    let missing = server.cache.missing(&chunks, Lease::None).await;
+    assert!(missing.unwrap().is_empty());
+    let read = server.cache.fetch_batch(&chunks).await;
+    let read: Vec<Bytes> = read.into_iter().map(|read| read.unwrap()).collect();
+    assert_eq!(read.concat(), data);
     server.stop().await;
 }

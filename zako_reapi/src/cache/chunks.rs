@@ -64,7 +64,13 @@ impl Cache {
         let own = self.own_name(digest).ok_or_else(absent)?;
         let list = match self.chunk_list(&own).await? {
             Some(list) if self.are_here(list.chunks()).await? => list,
-            _ => self.cut(own).await?.into(),
+            _ => {
+                let list = self.cut(own).await?;
+                if !self.are_here(list.chunks()).await? {
+                    return Err(absent());
+                }
+                list.into()
+            }
         };
         let function = list.function();
         let chunks = match list.chunks() {

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt, stream};
@@ -25,6 +26,10 @@ use super::values::present;
 /// Chunks up to this many bytes are checked when they are read out of another blob: a
 /// store doesn't hash a part of what it has.
 const CHECKED: u64 = 8 << 20;
+
+/// What is read is kept for so long, since a read opens one chunk after the other. Not for as
+/// long as what was asked for: a store that is read would soon be leased as a whole.
+const READ_LEASE: Lease = Lease::For(Duration::from_secs(15 * 60));
 
 /// Blobs that are looked for at once.
 const STEP: usize = 4096;
@@ -92,7 +97,7 @@ impl Cache {
             CasError::new(ErrorKind::InvalidRange, error.to_string()).with_digest(*blob)
         })?;
         let mut lists = Lists::default();
-        let lease = Lease::Default;
+        let lease = READ_LEASE;
         let (list, around) = self.lists_of(&[*blob]).pop().unwrap_or_default();
         if self.is_whole(blob, list, lease, &mut lists).await?
             && let Some(read) = lists.last()
@@ -235,7 +240,7 @@ impl Cache {
             opened => return opened,
         }
         let (_, around) = self.lists_of(&[*chunk]).pop().unwrap_or_default();
-        match self.part(chunk, around, Lease::Default, lists).await? {
+        match self.part(chunk, around, READ_LEASE, lists).await? {
             Some(part) => self.open_part(chunk, &part, bytes).await,
             None => Err(CasError::not_found(*chunk)),
         }
