@@ -22,8 +22,8 @@ class Server:
         self.bench, self.process = bench, None
         self.grpc = self.http = "127.0.0.1:0"
 
-    def start(self):
-        command = [self.bench.command, "serve", "--data", self.bench.root / "store"]
+    def start(self, store="store", *options):
+        command = [self.bench.command, "serve", "--data", self.bench.root / store, *options]
         command += ["--listen", self.grpc, "--http", self.http]
         log = open(self.bench.log_path("server"), "ab")
         self.process = subprocess.Popen(
@@ -120,14 +120,17 @@ class Bench:
         words = [str(word) for word in command]
         process = self.begin(log, words, env)
         end = time.monotonic() + PATIENCE_S
-        while process.poll() is None:
-            if meanwhile and meanwhile():
-                meanwhile = None
-            if time.monotonic() > end:
+        try:
+            while process.poll() is None:
+                if meanwhile and meanwhile():
+                    meanwhile = None
+                if time.monotonic() > end:
+                    raise Failure(f"`{' '.join(words)}` hangs\n{tail(log)}")
+                time.sleep(0.02)
+        finally:
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                raise Failure(f"`{' '.join(words)}` hangs\n{tail(log)}")
-            time.sleep(0.02)
         text = log.read_text(errors="replace")
         if process.returncode != 0 and not may_fail:
             raise Failure(f"`{' '.join(words)}` ended with {process.returncode}\n{tail(log)}")

@@ -23,7 +23,10 @@ ACTION = reapi.Digest(hash="ac" * 32, size_bytes=77)
 def main(address, instance, verb, path):
     channel = grpc.insecure_channel(address)
     grpc.channel_ready_future(channel).result(PATIENCE_S)
-    {"store": store, "restore": restore, "chunks": chunks}[verb](channel, instance, path)
+    try:
+        {"store": store, "restore": restore, "chunks": chunks}[verb](channel, instance, path)
+    except grpc.RpcError as error:
+        sys.exit(f"{verb}: {error.code().name}: {error.details()}")
 
 
 def store(channel, instance, folder):

@@ -53,9 +53,9 @@ class Client:
         """The path of the output that is lost."""
         raise NotImplementedError
 
-    def underway(self, bench):
-        """Whether a build has run its first action."""
-        return bool(bench.ran())
+    def half_done(self, bench):
+        """Whether a build has run half of its actions."""
+        return len(bench.ran()) * 2 >= len(self.actions)
 
     def leave(self, bench):
         """Ends what the tool left running."""
@@ -67,7 +67,7 @@ class Client:
 
 def run(client, bench, report):
     """All checks of one client. Stops at the first that leaves nothing to check."""
-    first = {}
+    first, plain = {}, {}
 
     def start():
         bench.server.start()
@@ -115,9 +115,29 @@ def run(client, bench, report):
             raise failure or Failure("the build ended before the server could be killed")
         if failure:
             raise failure
-        plain = rebuild(client, bench, "without", cached=False).outputs
-        expect_outputs(settled(client, outputs), settled(client, plain))
-        return "it went on, with the same outputs as without a cache"
+        expect_outputs(settled(client, outputs), without_cache())
+        return "it goes on, with the same outputs as without a cache"
+
+    def recovered():
+        bench.server.ensure()
+        build = rebuild(client, bench, "recovered")
+        expect_outputs(settled(client, build.outputs), without_cache())
+        return f"{count(range(build.hits), 'hit')}, the right outputs"
+
+    def full():
+        if client.dies_with_cache:
+            raise NotApplicable(client.dies_with_cache)
+        bench.server.kill()
+        bench.server.start("full-store", "--max-size", "1MiB")
+        client.write(bench, "second")
+        build = rebuild(client, bench, "full")
+        expect_ran(client, build, client.actions, hits=0)
+        expect_outputs(settled(client, build.outputs), without_cache())
+
+    def without_cache():
+        if not plain:
+            plain.update(rebuild(client, bench, "without", cached=False).outputs)
+        return settled(client, plain)
 
     def absent():
         bench.server.kill()
@@ -135,7 +155,9 @@ def run(client, bench, report):
     if was_warm:
         report.check("the same with a restarted server", restarted)
         report.check("a lost blob is made again", lost)
-    report.check("the server is killed in the middle", killed)
+    if report.check("the server is killed in the middle", killed) and not client.dies_with_cache:
+        report.check("built with what the killed server left", recovered)
+    report.check("built with a store that has no room", full)
     report.check("built without any server", absent)
 
 
@@ -152,13 +174,13 @@ def count(things, name):
 
 
 class KillOnce:
-    """Kills the server as soon as an action has run, while others are still to come."""
+    """Kills the server as soon as half of a build is done."""
 
     def __init__(self, client, bench):
         self.client, self.bench, self.done = client, bench, False
 
     def __call__(self):
-        if not self.done and self.client.underway(self.bench):
+        if not self.done and self.client.half_done(self.bench):
             self.bench.server.kill()
             self.done = True
         return self.done

@@ -20,6 +20,7 @@ mod hostile;
 mod killed_client;
 mod killed_server;
 mod memory_limit;
+mod pages;
 mod raw;
 mod servers;
 mod sizes;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         killed_client::CASES,
         hostile::CASES,
         memory_limit::CASES,
+        pages::CASES,
         // Last, since it cuts the wire that all use.
         wire::CASES,
     ]

@@ -14,6 +14,8 @@ pub(crate) struct Place {
     folder: TempDir,
     /// Servers may pin so much memory, in bytes.
     pub(crate) may_pin: Option<u64>,
+    /// What servers make the memory of sessions of.
+    pub(crate) pages: Option<&'static str>,
 }
 
 /// A server that is ready. Killed when dropped.
@@ -28,6 +30,7 @@ impl Place {
         Self {
             folder: tempfile::tempdir().unwrap(),
             may_pin: None,
+            pages: None,
         }
     }
 
@@ -55,6 +58,9 @@ impl Place {
             .args(["--rdma", device, "--rdma-trust", "127.0.0.0/8"])
             .env("HOME", self.folder.path())
             .env("XDG_CONFIG_HOME", self.folder.path());
+        if let Some(pages) = self.pages {
+            command.args(["--rdma-pages", pages]);
+        }
         self.start(command)
     }
 
@@ -104,6 +110,11 @@ impl Server {
     /// What it has written to stderr.
     pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(&self.errors).unwrap()
+    }
+
+    /// What its memory is of, as the kernel tells.
+    pub(crate) fn maps(&self) -> String {
+        std::fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap()
     }
 
     /// Bytes that the kernel counts as pinned for it.

@@ -91,6 +91,27 @@ async fn a_full_disk_refuses_and_keeps_what_is_there() {
 }
 
 #[tokio::test]
+async fn a_disk_with_room_for_records_alone_takes_them() {
+    for half in [false, true] {
+        let fs = SimFs::new();
+        let table = open(&fs).await.unwrap();
+        // The zeros ahead of the records: none of them, or some that stay.
+        if half {
+            fail(&fs, Call::ShortWrite, LOG, 1, 1);
+        }
+        fail(&fs, Call::Write, LOG, if half { 2 } else { 1 }, 2);
+        table.insert(some(0..10)).await.unwrap();
+        fs.heal();
+        table.insert(some(10..20)).await.unwrap();
+        stays(table, &fs, |table| {
+            assert!(is_there(table, 0..20));
+            assert_eq!(table.damaged(), 0);
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_write_that_takes_half_is_finished() {
     let fs = SimFs::new();
     let table = open(&fs).await.unwrap();

@@ -6,27 +6,57 @@ use std::io;
 use bytes::{Buf, Bytes};
 use zstd::stream::raw::{DParameter, Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
-/// The level of what is compressed on its way: the fastest of the usual ones, since the
-/// client waits.
+/// The level of what is compressed on its way, while the client waits. Of objects and
+/// libraries level 3 makes 6 to 9 % less, of sources 12 %, but takes 1.3 to 1.7 times as
+/// long and three times the memory.
 pub(crate) const LEVEL: i32 = 1;
 
 /// So much is compressed or decompressed at once, in bytes: others get their turn
 /// behind it.
 pub(crate) const STEP: usize = 64 * 1024;
 
-/// The logarithm of the largest window that is taken, 8 MiB: RFC 9659 asks for no more.
-/// Decompressing takes that much memory.
+/// The logarithm of the largest window that is taken, 8 MiB: RFC 8878 recommends to take
+/// that, and what needs more has to be asked of zstd. Decompressing takes as much memory.
 const WINDOW_LOG: u32 = 23;
+
+/// What compressing takes at [`LEVEL`], in bytes, but for what is short.
+const COMPRESSING: u64 = 1280 * 1024;
+
+/// What both take beside that, in bytes: a block, and room for a step.
+const BESIDE: u64 = 256 * 1024;
+
+/// What begins a frame.
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// The head of a frame with a window of 128 KiB, which does for any block.
+const STORED: [u8; 6] = [0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3];
+
+/// The last block of a frame, which holds nothing.
+const LAST: [u8; 3] = [1, 0, 0];
 
 /// Shorter blobs of a batch are not worth the try, in bytes.
 pub(crate) const SHORTEST: usize = 256;
 
 /// Makes one zstd frame.
 pub(crate) struct Compressor {
-    encoder: Encoder<'static>,
-    room: Vec<u8>,
+    way: Way,
     /// What has yet to come.
     left: u64,
+}
+
+enum Way {
+    Zstd {
+        encoder: Encoder<'static>,
+        room: Vec<u8>,
+    },
+    /// As they are; whether the frame has its head.
+    Stored(bool),
+}
+
+/// How far back frames refer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    log: u32,
 }
 
 /// Reads zstd frames that follow one another.
@@ -50,10 +80,23 @@ impl Compressor {
         encoder.set_pledged_src_size(Some(size))?;
         let room = Vec::with_capacity(STEP);
         Ok(Self {
-            encoder,
-            room,
+            way: Way::Zstd { encoder, room },
             left: size,
         })
+    }
+
+    /// A frame of so many bytes that takes no memory and no time: it has them as they
+    /// are.
+    pub(crate) fn stored(size: u64) -> Self {
+        Self {
+            way: Way::Stored(false),
+            left: size,
+        }
+    }
+
+    /// What a compressor of so many bytes takes.
+    pub(crate) fn memory(size: u64) -> u64 {
+        size.min(COMPRESSING) + BESIDE
     }
 
     /// Takes up to [`STEP`] bytes off the front of `input`; what that gives, which may
@@ -67,12 +110,25 @@ impl Compressor {
             .left
             .checked_sub(taken.len() as u64)
             .ok_or_else(surplus)?;
-        let mut taken = InBuffer::around(&taken);
         let mut output = Vec::new();
-        while taken.pos() < taken.src.len() {
-            let mut room = OutBuffer::around(&mut self.room);
-            self.encoder.run(&mut taken, &mut room)?;
-            output.extend_from_slice(room.as_slice());
+        match &mut self.way {
+            Way::Stored(begun) => {
+                if !std::mem::replace(begun, true) {
+                    output.extend(STORED);
+                }
+                // A block's length, behind three bits that say what it is: as it is.
+                let head = (taken.len() as u32) << 3;
+                output.extend_from_slice(&head.to_le_bytes()[..3]);
+                output.extend_from_slice(&taken);
+            }
+            Way::Zstd { encoder, room } => {
+                let mut taken = InBuffer::around(&taken);
+                while taken.pos() < taken.src.len() {
+                    let mut room = OutBuffer::around(room);
+                    encoder.run(&mut taken, &mut room)?;
+                    output.extend_from_slice(room.as_slice());
+                }
+            }
         }
         Ok(output.into())
     }
@@ -87,25 +143,61 @@ impl Compressor {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let mut output = Vec::new();
-        loop {
-            let mut room = OutBuffer::around(&mut self.room);
-            let left = self.encoder.finish(&mut room, true)?;
-            output.extend_from_slice(room.as_slice());
-            if left == 0 {
-                return Ok(output.into());
+        match &mut self.way {
+            Way::Stored(begun) => {
+                if !*begun {
+                    output.extend(STORED);
+                }
+                output.extend(LAST);
             }
+            Way::Zstd { encoder, room } => loop {
+                let mut room = OutBuffer::around(room);
+                let left = encoder.finish(&mut room, true)?;
+                output.extend_from_slice(room.as_slice());
+                if left == 0 {
+                    break;
+                }
+            },
         }
+        Ok(output.into())
+    }
+}
+
+impl Window {
+    /// The largest that is taken.
+    pub(crate) const LARGEST: Self = Self { log: WINDOW_LOG };
+
+    /// That of the frame that begins with these bytes; the largest one if they don't
+    /// tell.
+    pub(crate) fn of(frame: &[u8]) -> Self {
+        let descriptors = frame.strip_prefix(&MAGIC);
+        match descriptors.and_then(|rest| rest.first_chunk()) {
+            // A frame in one segment has a size in the place of the window.
+            Some([descriptor, window]) if descriptor & 0x20 == 0 => {
+                let part = u32::from(window & 7 > 0);
+                let log = 10 + u32::from(window >> 3) + part;
+                Self {
+                    log: log.min(WINDOW_LOG),
+                }
+            }
+            _ => Self::LARGEST,
+        }
+    }
+
+    /// What decompressing so many bytes takes.
+    pub(crate) fn memory(self, size: u64) -> u64 {
+        size.min(1 << self.log) + BESIDE
     }
 }
 
 impl Decompressor {
-    /// Nothing read yet.
+    /// Nothing read yet. Frames refer no further back than `window`.
     ///
     /// # Errors
     /// zstd can't be set up.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub(crate) fn new(window: Window) -> io::Result<Self> {
         let mut decoder = Decoder::new()?;
-        decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
+        decoder.set_parameter(DParameter::WindowLogMax(window.log))?;
         Ok(Self {
             decoder,
             room: Vec::with_capacity(STEP),
@@ -210,7 +302,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn compress(data: &Bytes, step: usize) -> Vec<u8> {
-        let mut compressor = Compressor::new(data.len() as u64).unwrap();
+        all(Compressor::new(data.len() as u64).unwrap(), data, step)
+    }
+
+    fn all(mut compressor: Compressor, data: &Bytes, step: usize) -> Vec<u8> {
         let mut compressed = Vec::new();
         for piece in data.chunks(step) {
             let mut piece = data.slice_ref(piece);
@@ -223,7 +318,7 @@ mod tests {
     }
 
     fn decompress(compressed: &[u8], step: usize) -> io::Result<(Vec<u8>, bool)> {
-        let mut decompressor = Decompressor::new()?;
+        let mut decompressor = Decompressor::new(Window::of(compressed))?;
         let mut data = Vec::new();
         for piece in compressed.chunks(step) {
             let mut piece = Bytes::copy_from_slice(piece);
@@ -316,6 +411,40 @@ mod tests {
         assert_eq!(compressed, [false, true, false, false]);
         assert_eq!((&blobs[0], &blobs[2]), (&noise, &short));
         assert_eq!(super::decompress(&blobs[1], 3000).unwrap(), even);
+    }
+
+    #[test]
+    fn a_frame_tells_its_window() {
+        let data = vec![1; 100_000];
+        for log in [10, 17, 21, 23, 24, 27] {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            encoder.window_log(log).unwrap();
+            std::io::Write::write_all(&mut encoder, &data).unwrap();
+            let compressed = encoder.finish().unwrap();
+            let window = Window::of(&compressed);
+            assert_eq!(window.log, log.min(WINDOW_LOG));
+            let memory = window.memory(1 << 30);
+            assert_eq!(memory, (1 << window.log) + BESIDE);
+        }
+        // In one segment.
+        let short = zstd::bulk::compress(&data, 3).unwrap();
+        assert_eq!(Window::of(&short), Window::LARGEST);
+        assert_eq!(Window::of(&short).memory(100_000), 100_000 + BESIDE);
+        for no_frame in [&b""[..], b"no zstd", &MAGIC, &[0x28, 0xb5, 0x2f, 0xfd, 0]] {
+            assert_eq!(Window::of(no_frame), Window::LARGEST);
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_stored_are_a_frame_too() {
+        for size in [0usize, 1, STEP, 300_000] {
+            let data = Bytes::from(vec![5; size]);
+            let compressor = Compressor::stored(size as u64);
+            let frame = all(compressor, &data, 1 << 20);
+            assert!(frame.len() < size + 100);
+            assert_eq!(zstd::decode_all(&frame[..]).unwrap(), data);
+            assert_eq!(decompress(&frame, 999).unwrap(), (data.to_vec(), false));
+        }
     }
 
     proptest! {

@@ -5,6 +5,7 @@ mod support;
 
 use bytes::Bytes;
 use rand::Rng;
+use support::http::HttpTest;
 use support::{TestServer, random, streams};
 use tonic::Code;
 use tonic::transport::Channel;
@@ -175,7 +176,7 @@ async fn a_blob_of_chunks_is_one_for_clients_that_know_none() {
         assert_eq!(streams::read(&server.channel, &name).await.unwrap(), data);
         let part = streams::read_part(&server.channel, &name, 650_000, 400_000).await;
         assert_eq!(part.unwrap(), data[650_000..1_050_000]);
-        assert_eq!(read_batch(&server, &[digest]).await, [data.clone()]);
+        assert_eq!(read_batch(&server, &[digest]).await[0], data);
         let names: Vec<_> = chunks.iter().map(|chunk| function.digest(chunk)).collect();
         assert_eq!(chunks_of(&server, &digest).await, names);
 
@@ -314,6 +315,27 @@ async fn every_range_is_that_of_the_whole() {
         assert_eq!(error.kind(), ErrorKind::InvalidRange);
     }
     server.stop().await;
+}
+
+#[tokio::test]
+async fn a_blob_of_chunks_is_read_compressed_and_over_http() {
+    let test = HttpTest::start().await;
+    let chunks = [random(40_000), random(300_000), random(10_000)];
+    let data = chunks.concat();
+    let digest = joined(&test.server, DigestFunction::Sha256, &chunks).await;
+    let name = streams::to_read_zstd(&digest);
+    let compressed = streams::read(&test.server.channel, &name).await.unwrap();
+    assert_eq!(zstd::decode_all(&compressed[..]).unwrap(), data);
+
+    let path = format!("/cas/{}", digest.hex());
+    let whole = test.get(&path).await;
+    assert_eq!((whole.status, &whole.body), (200, &data));
+    let range = [("Range", "bytes=39990-340009")];
+    let part = test.ask("GET", &path, &range, b"").await;
+    assert_eq!((part.status, &part.body[..]), (206, &data[39_990..340_010]));
+    let own = zako_digest::hash::bytes(&chunks[1]);
+    test.store().delete(&own).await.unwrap();
+    assert_eq!(test.get(&path).await.status, 404);
 }
 
 #[tokio::test]

@@ -66,8 +66,8 @@ class Bazel(Client):
     stamps = ("stamp.txt",)
     lost, rerun = "leaf2.txt", ("leaf2",)
 
-    def __init__(self, name, title, remote, minimal=False, brief=False):
-        self.name, self.title, self.remote = name, title, remote
+    def __init__(self, name, title, remote, minimal=False, brief=False, back=None):
+        self.name, self.title, self.remote, self.back = name, title, remote, back or remote
         self.minimal, self.brief = minimal, brief
 
     def install(self, shelf):
@@ -98,7 +98,8 @@ class Bazel(Client):
     def build(self, bench, name, cached=True, meanwhile=None, again=False):
         flags = ["--spawn_strategy=local", "--jobs=2", "--color=no", "--curses=no",
                  "--symlink_prefix=built-", f"--action_env=TRACE={bench.trace}"]
-        bench.write({".bazelrc": self.remote(bench.server) if cached else ""})
+        remote = self.back if again else self.remote
+        bench.write({".bazelrc": remote(bench.server) if cached else ""})
         minimal = ["--remote_download_minimal"] if self.minimal and cached else []
         command = [*self.startup(bench), "build", *flags]
         said = bench.run(name, [*command, *minimal, "//..."], meanwhile=meanwhile)
@@ -146,4 +147,6 @@ CLIENTS = [
           minimal=True),
     Bazel("bazel-http", "Bazel 4.2 over HTTP", http("")),
     Bazel("bazel-http-path", "Bazel 4.2 over HTTP, in an instance", http("/team/bazel"), brief=True),
+    Bazel("bazel-across", "Bazel 4.2, stored over gRPC and fetched over HTTP", grpc("team/bazel"),
+          back=http("/team/bazel"), brief=True),
 ]

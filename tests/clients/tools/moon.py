@@ -68,7 +68,7 @@ class Moon(Client):
             bench.write({".gitignore": "out\n.moon\n"})
             bench.run("git-init", [*git, "init", "--quiet"])
         bench.run("git-add", [*git, "add", "--all"])
-        bench.run("git-commit", [*git, "commit", "--quiet", "--message", salt])
+        bench.run("git-commit", [*git, "commit", "--quiet", "--allow-empty", "--message", salt])
 
     def forget(self, bench, process=True):
         for path in (bench.work / "app/out", bench.work / ".moon/cache", bench.home / ".moon/cache"):

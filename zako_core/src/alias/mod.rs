@@ -268,7 +268,8 @@ impl AliasTable {
         self.len() == 0
     }
 
-    /// The bytes that the log has on disk.
+    /// The bytes of the log's header and records. While it is open, up to 64 KiB more are
+    /// on disk, and another log while it is compacted.
     pub fn disk_bytes(&self) -> u64 {
         self.shared.disk_bytes.load(Ordering::Relaxed)
     }

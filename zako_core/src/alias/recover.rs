@@ -135,7 +135,6 @@ fn read(file: Arc<dyn BackendFile>, path: &Path, now: u64, lock: Box<dyn Lock>) 
     if length != end {
         file.set_len(end).map_err(wrap)?;
     }
-    file.trim().map_err(wrap)?;
     // What was just read may be in memory only: a record that was written and not synced
     // when the process was killed.
     file.sync_data().map_err(wrap)?;

@@ -27,7 +27,13 @@ pub trait CasExt: Cas {
 
     /// A blob whole, in memory.
     async fn fetch_bytes(&self, digest: &Digest) -> Result<Bytes> {
-        self.fetch(digest, BlobRange::FULL).await?.bytes().await
+        match self.fetch(digest, BlobRange::FULL).await?.bytes().await {
+            // The store can get it in another way: a client by another transport.
+            Err(error) if error.kind() == ErrorKind::Corrupt && error.is_transient() => {
+                self.fetch(digest, BlobRange::FULL).await?.bytes().await
+            }
+            outcome => outcome,
+        }
     }
 
     /// A blob as a tokio reader.

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
+use tracing::Instrument;
 use zako_digest::hash;
 use zako_protobuf::batch::{
     BatchDownloadRequest, BatchDownloadResponse, BatchUploadResponse, Blob as ProtoBlob,
@@ -11,7 +12,7 @@ use zako_protobuf::batch::{
 
 use super::negotiate::proto_digests;
 use super::outgoing::Outgoing;
-use super::{Client, call, on_the_way, status, within};
+use super::{Client, call, on_the_way, span, status, within};
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result, Stored};
 use crate::transport::grpc::BatchWriter;
@@ -106,7 +107,8 @@ impl Client {
                 Ok(answer.outcomes)
             })
         });
-        let outcomes = match answer.await {
+        let span = span::batch_upload(blobs.len());
+        let outcomes = match answer.instrument(span).await {
             Ok(outcomes) if outcomes.len() == blobs.len() => outcomes,
             Ok(outcomes) => return all(blobs.len(), other_count(blobs.len(), outcomes.len())),
             Err(error) => return all(blobs.len(), error),
@@ -152,7 +154,8 @@ impl Client {
                 Ok(answer.blobs)
             })
         });
-        let blobs = match answer.await {
+        let span = span::batch_download(digests.len());
+        let blobs = match answer.instrument(span).await {
             Ok(blobs) if blobs.len() == digests.len() => blobs,
             Ok(blobs) => return all(digests.len(), other_count(digests.len(), blobs.len())),
             Err(error) => return all(digests.len(), error),

@@ -88,7 +88,7 @@ impl Cas for Client {
         let fits: Vec<bool> = digests.iter().map(|one| self.is_small(one)).collect();
         let small: Vec<_> = parted(digests, &fits, true).copied().collect();
         let large = parted(digests, &fits, false)
-            .map(|digest| async { self.fetch(digest, BlobRange::FULL).await?.bytes().await })
+            .map(|digest| self.download_whole(digest))
             .collect::<Vec<_>>();
         let large = stream::iter(large)
             .buffered(LARGE_AHEAD)

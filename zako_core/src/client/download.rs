@@ -1,9 +1,11 @@
 //! Reading a blob as a stream.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
+use tracing::{Instrument, Span};
 use zako_digest::hash::Hasher;
 use zako_protobuf::range::BlobRange as ProtoRange;
 use zako_protobuf::transport::{BlobResource, DownloadRequest};
@@ -14,7 +16,7 @@ use super::rdma::{Failure, Pulling, Road};
 use super::retry::Backoff;
 use super::roads::Counter;
 use super::session::{Lane, Load};
-use super::{Client, within};
+use super::{Client, span, within};
 use crate::cas::{Blob, CasError, ErrorKind, Result};
 use crate::transport::grpc::{DecodeLimits, DownloadDecoder};
 use crate::{BlobRange, Digest};
@@ -33,8 +35,12 @@ struct Download {
     source: Option<Source>,
     /// RDMA failed on it: the rest comes by gRPC.
     fell_back: bool,
+    /// Bytes came over RDMA.
+    pulled: bool,
     backoff: Backoff,
     over: bool,
+    /// Tells the transport.
+    span: Span,
 }
 
 /// Where bytes come from.
@@ -68,30 +74,68 @@ impl Client {
             last: None,
             source: None,
             fell_back: false,
+            pulled: false,
             backoff: self.backoff(),
             over: false,
+            span: span::download(digest),
         };
-        download.source = Some(download.open().await?);
+        let span = download.span.clone();
+        let opening = download.open().instrument(span.clone());
+        download.source = Some(opening.await?);
         if range.end - range.start > self.options().small_blob_bytes {
-            let steps = stream::try_unfold(download, |mut download| async move {
-                Ok(download.step().await?.map(|step| (step, download)))
+            let steps = stream::try_unfold(download, |mut download| {
+                let span = download.span.clone();
+                let step = async move { Ok(download.step().await?.map(|step| (step, download))) };
+                step.instrument(span)
             });
             return Ok(Blob::from_stream(*digest, range, steps));
         }
-        let mut data = download.step().await?.unwrap_or_default();
-        if data.len() as u64 != range.end - range.start {
-            // Copied: a tiny step would keep the whole frame that it came in.
-            let mut whole = BytesMut::from(&data[..]);
-            while let Some(step) = download.step().await? {
-                whole.extend_from_slice(&step);
-            }
-            data = whole.freeze();
-        }
+        let data = download.collect().instrument(span).await?;
         Ok(Blob::from_bytes(*digest, range, data))
+    }
+
+    /// A blob whole, in memory.
+    pub(super) async fn download_whole(&self, digest: &Digest) -> Result<Bytes> {
+        let bytes = self.download(digest, BlobRange::FULL).await?.bytes().await;
+        match bytes {
+            // This time by gRPC.
+            Err(error) if error.kind() == ErrorKind::Corrupt && error.is_transient() => {
+                self.download(digest, BlobRange::FULL).await?.bytes().await
+            }
+            bytes => bytes,
+        }
     }
 }
 
 impl Download {
+    /// All bytes; anew by gRPC if RDMA brought wrong ones.
+    async fn collect(mut self) -> Result<Bytes> {
+        let range = self.range.clone();
+        loop {
+            let error = match self.rest().await {
+                Err(error) if error.kind() == ErrorKind::Corrupt && error.is_transient() => error,
+                outcome => return outcome,
+            };
+            tracing::debug!(digest = %self.digest, %error, "a download begins anew by gRPC");
+            self.next = range.start;
+            self.hasher = self.hasher.as_ref().map(|_| Hasher::new());
+            (self.fell_back, self.pulled, self.over) = (true, false, false);
+        }
+    }
+
+    async fn rest(&mut self) -> Result<Bytes> {
+        let data = self.step().await?.unwrap_or_default();
+        if data.len() as u64 == self.range.end - self.range.start {
+            return Ok(data);
+        }
+        // Copied: a tiny step would keep the whole frame that it came in.
+        let mut whole = BytesMut::from(&data[..]);
+        while let Some(step) = self.step().await? {
+            whole.extend_from_slice(&step);
+        }
+        Ok(whole.freeze())
+    }
+
     /// The next bytes, `None` at the end.
     async fn step(&mut self) -> Result<Option<Bytes>> {
         while !self.over {
@@ -168,16 +212,24 @@ impl Download {
         let hasher = self.hasher.as_ref();
         let right = hasher.is_none_or(|hasher| hasher.finish() == self.digest);
         self.counter().ended();
-        let rdma = matches!(self.source, Some(Source::Rdma(_)));
-        tracing::trace!(digest = %self.digest, range = ?self.range, rdma, "a download ended");
+        tracing::trace!(range = ?self.range, "a download ended");
         if let (Some(Source::Rdma(pulling)), Some(road)) = (self.source.take(), &self.client.0.rdma)
         {
             pulling.end(road, right);
         }
-        match right {
-            true => Ok(()),
-            false => Err(wrong_bytes(self.digest)),
+        if right {
+            return Ok(());
         }
+        self.last = None;
+        let error = wrong_bytes(self.digest);
+        let strict = self.client.0.rdma.as_ref().is_some_and(Road::is_strict);
+        if !self.pulled || strict {
+            return Err(error);
+        }
+        // RDMA is held off, so another try takes the other road. What the caller has of
+        // the blob can't be taken back here.
+        self.client.0.roads.fell_back(&error);
+        Err(error.with_retry_after(Duration::ZERO))
     }
 
     fn counter(&self) -> &Counter {
@@ -211,11 +263,16 @@ impl Download {
         {
             let range = self.next..self.range.end;
             match client.pull(road, &self.digest, range).await {
-                Ok(pulling) => return Ok(Source::Rdma(pulling)),
+                Ok(pulling) => {
+                    self.pulled = true;
+                    span::took(&self.span, true);
+                    return Ok(Source::Rdma(pulling));
+                }
                 Err(Failure::Other(error)) => return Err(error),
                 Err(failure) => self.failed(failure).await?,
             }
         }
+        span::took(&self.span, false);
         Ok(Source::Grpc(Box::new(self.call().await?)))
     }
 
@@ -268,7 +325,7 @@ impl Source {
 
 impl Call {
     /// The next piece of the blob, `None` at the proper end.
-    async fn next(&mut self, idle: std::time::Duration) -> Result<Option<Bytes>> {
+    async fn next(&mut self, idle: Duration) -> Result<Option<Bytes>> {
         loop {
             if let Some(piece) = self.decoder.next(&mut self.raw)? {
                 return Ok(Some(piece));

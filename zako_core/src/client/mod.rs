@@ -31,6 +31,7 @@ mod retry;
 mod roads;
 mod send;
 mod session;
+mod span;
 mod stat;
 mod status;
 mod upload;

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
+use tracing::{Instrument, Span};
 
-use super::Client;
 use super::rdma::Road;
 use super::retry::Backoff;
 use super::upload::Begun;
+use super::{Client, span};
 use crate::Digest;
 use crate::cas::{Cas, CasError, ErrorKind, Result, Stored};
 
@@ -29,6 +30,7 @@ struct Progress {
     rdma: bool,
     /// It was, by the last attempt.
     by_rdma: bool,
+    span: Span,
 }
 
 impl Client {
@@ -46,6 +48,16 @@ impl Client {
         F: Fn(u64) -> S,
         S: Stream<Item = Result<Bytes>> + Send,
     {
+        let span = span::upload(digest);
+        let sending = self.send(digest, steps_from, span.clone());
+        sending.instrument(span).await
+    }
+
+    async fn send<F, S>(&self, digest: &Digest, steps_from: F, span: Span) -> Result<Stored>
+    where
+        F: Fn(u64) -> S,
+        S: Stream<Item = Result<Bytes>> + Send,
+    {
         let mut progress = Progress {
             backoff: self.backoff(),
             tried: false,
@@ -53,6 +65,7 @@ impl Client {
             expected: None,
             rdma: true,
             by_rdma: false,
+            span,
         };
         let strict = self.0.rdma.as_ref().is_some_and(Road::is_strict);
         loop {
@@ -117,11 +130,7 @@ impl Client {
             self.resume_upload(digest, held, progress.rdma).await
         } else {
             // It may be present, or all there and not committed.
-            let writer = self.writer(digest, held).await;
-            writer.map(|writer| Begun {
-                writer,
-                by_rdma: false,
-            })
+            self.begin(digest, held).await
         };
         let Begun {
             mut writer,
@@ -132,6 +141,7 @@ impl Client {
             Err(error) => return Err(Failure::Sending(error)),
         };
         progress.by_rdma = by_rdma;
+        span::took(&progress.span, by_rdma);
         // What it was given lately may not have been read.
         let window = self.0.rdma.as_ref().map_or(0, Road::window);
         let expected = |given: u64| by_rdma.then(|| given.saturating_sub(window).max(held + 1));
@@ -161,7 +171,8 @@ impl Client {
 }
 
 /// Whether what failed over RDMA is to be tried by gRPC: there it may come through, or be
-/// told with the time to try again.
+/// told with the time to try again. Bytes that are not the blob's may be the fault of either.
 fn leaves(error: &CasError) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NoSpace)
+    use ErrorKind::{Mismatch, NoSpace, Unavailable};
+    matches!(error.kind(), Unavailable | NoSpace | Mismatch)
 }

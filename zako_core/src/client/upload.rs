@@ -8,13 +8,14 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
 use zako_protobuf::range::BlobRange as ProtoRange;
 use zako_protobuf::transport::{BlobResource, UploadRequest, UploadResponse, upload_request};
 
 use super::outgoing::{Chunks, Outgoing, Step};
 use super::rdma::Failure;
 use super::session::{Load, Seat};
-use super::{Client, call, on_the_way, within};
+use super::{Client, call, on_the_way, span, within};
 use crate::Digest;
 use crate::cas::{BlobWriter, Cas, CasError, ErrorKind, Lease, Result, Stored};
 use crate::transport::grpc::frame;
@@ -71,12 +72,20 @@ impl Client {
         }
     }
 
-    /// Begins an upload at `offset`.
+    /// Begins an upload at `offset`, in a span of its own.
     pub(super) async fn begin_upload(
         &self,
         digest: &Digest,
         offset: u64,
     ) -> Result<Box<dyn BlobWriter>> {
+        let span = span::upload(digest);
+        let begun = self.begin(digest, offset).instrument(span.clone()).await?;
+        span::took(&span, begun.by_rdma);
+        Ok(span::writer(span, begun.writer))
+    }
+
+    /// Begins an upload at `offset`, whatever the server holds or has.
+    pub(super) async fn begin(&self, digest: &Digest, offset: u64) -> Result<Begun> {
         let held = match digest.size() {
             // Metadata alone would store it.
             0 if self.missing(&[*digest], Lease::None).await?.is_empty() => {
@@ -93,7 +102,7 @@ impl Client {
         if offset > held {
             return Err(CasError::not_held(*digest, offset, held));
         }
-        Ok(self.resume_upload(digest, offset, true).await?.writer)
+        self.resume_upload(digest, offset, true).await
     }
 
     /// Begins an upload at `offset`, of which the server is known to hold as much; over

@@ -85,7 +85,10 @@ async fn answer_or_refusal(
 
 /// The request's body, once it is known not to decode to much more memory.
 async fn request_of(shared: &Shared, body: Body) -> Result<Pieces, Status> {
-    let mut request = shared.request_body(body, None).pieces(MAX_REQUEST).await?;
+    let mut request = shared
+        .request_body(body, None)
+        .pieces(MAX_REQUEST, |_| Ok(()))
+        .await?;
     if entries::count(request.share()) > entries::MAX_ENTRIES {
         let most = entries::MAX_ENTRIES;
         return Err(bad_request("", format!("a batch has at most {most} blobs")));

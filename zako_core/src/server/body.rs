@@ -125,11 +125,17 @@ impl RequestBody {
         self.progress = Instant::now();
     }
 
-    /// A whole body of at most `limit` bytes, in the pieces in which it came.
-    pub(super) async fn pieces(&mut self, limit: usize) -> Result<Pieces, Status> {
+    /// A whole body of at most `limit` bytes, in the pieces in which it came. Each is
+    /// held only if `take` agrees to its length.
+    pub(super) async fn pieces(
+        &mut self,
+        limit: usize,
+        mut take: impl FnMut(usize) -> Result<(), Status>,
+    ) -> Result<Pieces, Status> {
         let mut pieces = Pieces::new();
         while let Some(data) = self.next().await? {
             within(pieces.len() + data.len(), limit)?;
+            take(data.len())?;
             pieces.push(data);
         }
         Ok(pieces)

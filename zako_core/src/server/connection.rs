@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::answer::{AnswerBody, Inner};
 use super::batch;
@@ -122,7 +123,9 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
         let (peer, shared) = (Arc::clone(&peer), Arc::clone(&shared));
         service_fn(move |request| {
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
-            answer(shared, routes.clone(), peer, Arc::clone(&road), request)
+            let method = request.uri().path();
+            let span = tracing::debug_span!("call", method, transport = "grpc");
+            answer(shared, routes.clone(), peer, Arc::clone(&road), request).instrument(span)
         })
     };
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);

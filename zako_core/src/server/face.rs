@@ -152,7 +152,21 @@ impl CallBody {
     /// # Errors
     /// RESOURCE_EXHAUSTED if it is longer; why nothing more comes.
     pub async fn pieces(&mut self, limit: usize) -> Result<Pieces, Status> {
-        self.0.pieces(limit.saturating_add(frame::HEAD_LEN)).await
+        self.pieces_counted(limit, |_| Ok(())).await
+    }
+
+    /// [`pieces`](Self::pieces), each of which is held only if `take` agrees to its
+    /// length.
+    ///
+    /// # Errors
+    /// As [`pieces`](Self::pieces); that of `take`.
+    pub async fn pieces_counted(
+        &mut self,
+        limit: usize,
+        take: impl FnMut(usize) -> Result<(), Status>,
+    ) -> Result<Pieces, Status> {
+        let limit = limit.saturating_add(frame::HEAD_LEN);
+        self.0.pieces(limit, take).await
     }
 
     /// The one message of a unary call, of at most `limit` bytes. Its `bytes` fields

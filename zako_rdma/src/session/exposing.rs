@@ -17,6 +17,8 @@ pub(super) struct Exposing {
     ungranted: u64,
     /// What the peer may read, the oldest first.
     granted: VecDeque<Filled>,
+    /// How many of these it knows of.
+    told: usize,
     /// Whether this end has said its last word, and whether that was success.
     ended: Option<bool>,
     /// For the peer's last word; taken with it.
@@ -68,6 +70,7 @@ impl Exposing {
             begun,
             ungranted,
             granted: VecDeque::new(),
+            told: 0,
             ended: None,
             done: Some(done),
             _permit: permit,
@@ -94,25 +97,41 @@ impl Exposing {
         unanswered && self.ended.is_none() && self.done.is_some()
     }
 
-    /// Lets the peer read a slot: where, and how much. `None` if it has said its last
-    /// word; the slot is free again then.
-    pub(super) fn grant(&mut self, filled: Filled) -> Option<(u64, u32)> {
-        if self.done.is_none() || self.ended.is_some() {
-            return None;
+    /// Lets the peer read a slot, of which [`next_grant`](Self::next_grant) is to tell it.
+    /// If it has said its last word, the slot is free again.
+    pub(super) fn grant(&mut self, filled: Filled) {
+        if self.done.is_some() && self.ended.is_none() {
+            self.ungranted = self.ungranted.saturating_sub(filled.length.into());
+            self.granted.push_back(filled);
         }
-        self.ungranted = self.ungranted.saturating_sub(filled.length.into());
-        let place = (filled.slot.offset(), filled.length);
-        self.granted.push_back(filled);
-        Some(place)
+    }
+
+    /// How many grants the peer is to be told of now. As long as it has twice as many to
+    /// read they wait: each telling wakes it up.
+    pub(super) fn grants_due(&self) -> usize {
+        let untold = self.granted.len() - self.told;
+        let all = self.ungranted == 0;
+        match all || 2 * untold >= self.told {
+            true => untold,
+            false => 0,
+        }
+    }
+
+    /// Where the next grant is that the peer doesn't know of, and how much.
+    pub(super) fn next_grant(&mut self) -> Option<(u64, u32)> {
+        let filled = self.granted.get(self.told)?;
+        self.told += 1;
+        Some((filled.slot.offset(), filled.length))
     }
 
     /// The peer has read the oldest grants.
     pub(super) fn on_release(&mut self, grants: u32) -> Result<(), SessionError> {
         let grants = grants as usize;
-        if self.done.is_none() || grants > self.granted.len() {
+        if self.done.is_none() || grants > self.told {
             return Err(out_of_order("it released what is not granted"));
         }
         self.granted.drain(..grants);
+        self.told -= grants;
         Ok(())
     }
 
@@ -128,6 +147,7 @@ impl Exposing {
             let _gone = opened.send(Err(TransferError::Peer(status.clone())));
         }
         self.granted.clear();
+        self.told = 0;
         let _gone = done.send(status);
         Ok(())
     }
@@ -138,6 +158,8 @@ impl Exposing {
             return false;
         }
         self.ended = Some(status.is_ok());
+        // Nobody is told of these any more.
+        self.granted.truncate(self.told);
         true
     }
 

@@ -51,7 +51,7 @@ impl Default for SessionOptions {
             exposed_slots: 32,
             pull_slots: 32,
             lent_slots: 32,
-            transfers: 16,
+            transfers: 8,
             reads: 32,
             endpoint: EndpointOptions::default(),
             polls: 64,

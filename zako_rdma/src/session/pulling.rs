@@ -204,8 +204,13 @@ impl Pulling {
         }
     }
 
-    /// How many reads the peer is to be told of.
+    /// How many reads the peer is to be told of now. As long as twice as many are to be
+    /// read they wait: each telling wakes it up.
     pub(super) fn take_released(&mut self) -> Option<u32> {
+        let unread = self.granted.len() + self.reading;
+        if (self.read as usize) * 2 < unread {
+            return None;
+        }
         let read = std::mem::take(&mut self.read);
         // The last word releases all.
         (read > 0 && self.last_word.is_none()).then_some(read)

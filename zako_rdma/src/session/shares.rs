@@ -15,7 +15,7 @@ pub(super) struct Shares {
     /// Holders there can be at once, at most as many as there are slots.
     holders: usize,
     state: Mutex<Free>,
-    /// For the one who looks whenever something comes back.
+    /// For the one who was refused a share.
     returned: Notify,
     /// For those who wait for a share.
     freed: Notify,
@@ -26,6 +26,8 @@ struct Free {
     slots: usize,
     /// Holders that have a share.
     holding: usize,
+    /// One was refused since the last one came back.
+    refused: bool,
 }
 
 /// One transfer's part in it. There may be as many as was said when they were made.
@@ -48,7 +50,11 @@ impl Shares {
     pub(super) fn new(slots: usize, holders: usize) -> Arc<Self> {
         Arc::new(Self {
             holders: holders.min(slots),
-            state: Mutex::new(Free { slots, holding: 0 }),
+            state: Mutex::new(Free {
+                slots,
+                holding: 0,
+                refused: false,
+            }),
             returned: Notify::new(),
             freed: Notify::new(),
         })
@@ -61,7 +67,7 @@ impl Shares {
         }))
     }
 
-    /// Waits until a share came back since the last time. For one task only.
+    /// Waits until a share came back after one was refused. For one task only.
     pub(super) async fn returned(&self) {
         self.returned.notified().await;
     }
@@ -78,7 +84,10 @@ impl Holder {
             0 if free.slots > 0 => free.holding += 1,
             // Each holder that has none can still get one.
             1.. if free.slots > waiting => {}
-            _ => return None,
+            _ => {
+                free.refused = true;
+                return None;
+            }
         }
         free.slots -= 1;
         *count += 1;
@@ -116,7 +125,7 @@ impl Holder {
 impl Drop for Share {
     fn drop(&mut self) {
         let shares = &self.0.shares;
-        {
+        let refused = {
             let mut free = shares.state.lock();
             let mut count = self.0.count.lock();
             *count -= 1;
@@ -124,9 +133,12 @@ impl Drop for Share {
             if *count == 0 {
                 free.holding -= 1;
             }
-        }
+            std::mem::take(&mut free.refused)
+        };
         shares.freed.notify_waiters();
-        shares.returned.notify_one();
+        if refused {
+            shares.returned.notify_one();
+        }
     }
 }
 

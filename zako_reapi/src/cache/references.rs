@@ -62,19 +62,18 @@ impl References {
             ("stdout", &result.stdout_digest),
             ("stderr", &result.stderr_digest),
         ] {
-            // Some clients send a digest that says nothing for an output that isn't there.
-            if let Some(output) = output.as_ref().filter(|output| !says_nothing(output)) {
+            if let Some(output) = said(output) {
                 references.blobs.push(digest(name, Some(output))?);
             }
         }
         for directory in &result.output_directories {
             let of = || format!("the output directory {:?}", directory.path);
-            let root = directory.root_directory_digest.as_ref();
+            let root = said(&directory.root_directory_digest);
             let root = root.map(|root| digest(&of(), Some(root))).transpose()?;
-            match (&directory.tree_digest, root) {
+            match (said(&directory.tree_digest), root) {
                 (None, Some(root)) => references.directories.push(root),
                 (tree, root) => {
-                    let tree = digest(&of(), tree.as_ref())?;
+                    let tree = digest(&of(), tree)?;
                     let has_directories = root.is_some();
                     references.blobs.extend(root);
                     references.trees.push(Output {
@@ -207,8 +206,10 @@ impl Count {
     }
 }
 
-fn says_nothing(digest: &reapi::Digest) -> bool {
-    digest.hash.is_empty() && digest.size_bytes == 0
+/// A digest that says something: some clients send an empty one for what isn't there.
+fn said(digest: &Option<reapi::Digest>) -> Option<&reapi::Digest> {
+    let says_nothing = |digest: &&reapi::Digest| digest.hash.is_empty() && digest.size_bytes == 0;
+    digest.as_ref().filter(|digest| !says_nothing(digest))
 }
 
 fn invalid(text: String) -> CasError {

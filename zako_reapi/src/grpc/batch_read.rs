@@ -6,17 +6,17 @@ use zako_core::cas::{CasError, ErrorKind};
 use zako_core::server::{Call, Reply, bad_frame};
 use zako_core::transport::grpc::BatchWriter;
 
-use super::batch;
-use super::{Refused, request};
+use super::memory::Memory;
+use super::{Refused, batch, request};
 use crate::cache::Cache;
 use crate::compression::{SHORTEST, compress_all};
 use crate::digest::{DigestFunction, RemoteDigest};
 use crate::proto::reapi::batch_read_blobs_response::Response;
 use crate::proto::reapi::{BatchReadBlobsRequest, Digest, compressor};
 
-pub(super) async fn answer(cache: &Cache, call: Call) -> Result<Reply, Refused> {
+pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
     let (mut body, answering) = call.open()?;
-    let request = batch::request(&mut body, cache).await?;
+    let (request, _share) = batch::request(&mut body, cache, memory).await?;
     let request: BatchReadBlobsRequest = request.unary().map_err(bad_frame)?;
     let function = request::function(request.digest_function)?;
     let zstd = compressor::Value::Zstd as i32;

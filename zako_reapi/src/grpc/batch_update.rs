@@ -5,8 +5,8 @@ use tonic::{Code, Status};
 use zako_core::cas::{CasError, ErrorKind, Result};
 use zako_core::server::{Call, Reply, bad_frame};
 
-use super::batch;
-use super::{Refused, request};
+use super::memory::{Memory, Share};
+use super::{Refused, batch, request};
 use crate::cache::Cache;
 use crate::compression::decompress;
 use crate::digest::{DigestFunction, RemoteDigest};
@@ -25,17 +25,18 @@ struct Sent {
     zstd: bool,
 }
 
-pub(super) async fn answer(cache: &Cache, call: Call) -> Result<Reply, Refused> {
+pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
     let (mut body, _) = call.open()?;
-    let request = batch::request(&mut body, cache).await?;
+    let (request, mut share) = batch::request(&mut body, cache, memory).await?;
     let request: BatchUpdateBlobsRequest = request.unary().map_err(bad_frame)?;
     let function = request::function(request.digest_function)?;
-    let responses = update(cache, function, request.requests).await?;
+    let responses = update(cache, &mut share, function, request.requests).await?;
     Ok(Reply::message(&BatchUpdateBlobsResponse { responses }))
 }
 
 async fn update(
     cache: &Cache,
+    share: &mut Share,
     function: Option<DigestFunction>,
     requests: Vec<Request>,
 ) -> Result<Vec<Response>, Status> {
@@ -53,6 +54,7 @@ async fn update(
     }
     let most = cache.options().max_batch_bytes.max(ACCEPTED);
     batch::within(most, sent.iter().flatten().map(Sent::size))?;
+    share.grow(sent.iter().flatten().map(Sent::unpacked).sum())?;
     let blobs = unpack(sent).await?;
     let (mut good, mut places) = (Vec::with_capacity(blobs.len()), Vec::new());
     for (at, blob) in blobs.into_iter().enumerate() {
@@ -108,6 +110,14 @@ impl Sent {
     fn size(&self) -> u64 {
         match self.zstd {
             false => self.data.len() as u64,
+            true => self.digest.size(),
+        }
+    }
+
+    /// What it takes besides what came, in bytes.
+    fn unpacked(&self) -> u64 {
+        match self.zstd {
+            false => 0,
             true => self.digest.size(),
         }
     }

@@ -13,6 +13,7 @@ use zako_core::transport::grpc::frame::HEAD_LEN;
 
 use super::Refused;
 use super::fields::{self, Value, malformed};
+use super::memory::Memory;
 use crate::cache::Cache;
 use crate::digest::{DigestFunction, RemoteDigest};
 
@@ -32,9 +33,10 @@ struct Group {
     ends: Vec<usize>,
 }
 
-pub(super) async fn answer(cache: &Cache, call: Call) -> Result<Reply, Refused> {
+pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
     let (mut body, _) = call.open()?;
-    let request = body.pieces(cache.options().max_message_bytes).await?;
+    let limit = cache.options().max_message_bytes;
+    let (request, _share) = memory.message(&mut body, limit).await?;
     let request = request.unframed().map_err(bad_frame)?;
     Ok(Reply::framed(find(cache, request).await?))
 }

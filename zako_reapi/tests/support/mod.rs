@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod http;
+pub mod raw;
 pub mod streams;
 
 use std::path::{Path, PathBuf};

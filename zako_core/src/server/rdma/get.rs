@@ -106,17 +106,24 @@ fn read_cached(extent: &FileExtent, room: &mut [u8], left: u64) -> usize {
     {
         use std::io::IoSliceMut;
 
-        use rustix::io::{ReadWriteFlags, preadv2};
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
         let length = usize::try_from(left).map_or(room.len(), |left| left.min(room.len()));
         let mut buffers = [IoSliceMut::new(&mut room[..length])];
-        // The store's own read, which is next, tells what is wrong with the file.
-        preadv2(
+        let read = preadv2(
             &*extent.file,
             &mut buffers,
             extent.offset,
             ReadWriteFlags::NOWAIT,
-        )
+        );
+        match read {
+            Err(Errno::OPNOTSUPP) if is_in_memory(&extent.file) => {
+                use std::os::unix::fs::FileExt;
+                extent.file.read_at(&mut room[..length], extent.offset)
+            }
+            read => read.map_err(Into::into),
+        }
+        // The store's own read, which is next, tells what is wrong with the file.
         .unwrap_or(0)
     }
     #[cfg(not(target_os = "linux"))]
@@ -124,6 +131,14 @@ fn read_cached(extent: &FileExtent, room: &mut [u8], left: u64) -> usize {
         let _ = (extent, room, left);
         0
     }
+}
+
+/// Whether it is in a file system that has no disk to be waited for: tmpfs, which can't be
+/// asked for what is cached.
+#[cfg(target_os = "linux")]
+fn is_in_memory(file: &std::fs::File) -> bool {
+    const TMPFS: i128 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|stat| i128::from(stat.f_type) == TMPFS)
 }
 
 fn wrong_length(blob: &Blob) -> Status {

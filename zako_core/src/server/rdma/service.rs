@@ -6,6 +6,7 @@ use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 use zako_protobuf::rdma::rdma_server::Rdma;
 use zako_protobuf::rdma::{ClientMessage, ServerMessage};
 use zako_rdma::session::{self, Control, Request as Asked, Server, SessionError};
@@ -95,12 +96,17 @@ fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: 
     let shared = Arc::clone(shared);
     match asked {
         Asked::Get(request) => {
-            transfers.spawn(get::serve(shared, request));
+            let digest = request.digest();
+            let span = tracing::debug_span!("download", %digest, transport = "rdma");
+            transfers.spawn(get::serve(shared, request).instrument(span));
         }
         Asked::Put(request) => {
             // Outlives the session when the peer is gone: what came must be parked.
             let uploads = shared.uploads.clone();
-            transfers.spawn(uploads.track_future(put::take(shared, request)));
+            let digest = request.digest();
+            let span = tracing::debug_span!("upload", %digest, transport = "rdma");
+            let taking = put::take(shared, request).instrument(span);
+            transfers.spawn(uploads.track_future(taking));
         }
     }
 }

@@ -50,17 +50,28 @@ async fn fetch(
     moved: &mpsc::Sender<u64>,
 ) -> Result<()> {
     let mut retry = Retry::new(options);
-    let mut at = 0;
+    let (mut at, mut furthest, mut anew) = (0, 0, false);
     while at < digest.size() {
         let before = at;
-        match fetch_from(cas, digest, &mut at, disk, moved).await {
+        match fetch_from(cas, digest, &mut at, &mut furthest, disk, moved).await {
             Ok(true) => {}
             Ok(false) => break,
             Err(error) => {
-                if at > before {
+                let corrupt = error.kind() == ErrorKind::Corrupt;
+                if corrupt && anew {
+                    return Err(error);
+                }
+                if at > before && !corrupt {
                     retry.progressed();
                 }
                 retry.wait(error).await?;
+                if corrupt {
+                    // The store can get it in another way; what came is not to be gone on with.
+                    (at, anew) = (0, true);
+                    if disk.send(Message::Anew).await.is_err() {
+                        break;
+                    }
+                }
             }
         }
     }
@@ -69,6 +80,8 @@ async fn fetch(
 
 enum Message {
     Data(Bytes),
+    /// What was sent was wrong; all comes again.
+    Anew,
     /// All was sent; without it the fetch was given up.
     End,
 }
@@ -78,6 +91,7 @@ async fn fetch_from(
     cas: &dyn Cas,
     digest: Digest,
     at: &mut u64,
+    furthest: &mut u64,
     disk: &mpsc::Sender<Message>,
     moved: &mpsc::Sender<u64>,
 ) -> Result<bool> {
@@ -91,8 +105,10 @@ async fn fetch_from(
             return Ok(false);
         }
         *at += length;
+        let further = at.saturating_sub(*furthest);
+        *furthest += further;
         // The receiver lives as long as this task.
-        let _ = moved.send(length).await;
+        let _ = moved.send(further).await;
     }
     if *at < digest.size() {
         return Err(wrong_length(digest, "fewer"));
@@ -113,6 +129,7 @@ fn write(want: &Want, mut messages: mpsc::Receiver<Message>) -> Result<()> {
     while let Some(message) = messages.blocking_recv() {
         match message {
             Message::Data(data) => draft.write(&data)?,
+            Message::Anew => draft = Draft::begin(first)?,
             Message::End => return draft.place(want),
         }
     }

@@ -50,7 +50,10 @@ impl<R: Role> Driver<'_, R> {
                 self.pull(transfer)?.on_end(status)?;
                 self.settle_pull(transfer)
             }
-            Message::Release { transfer, grants } => self.expose(transfer)?.on_release(grants),
+            Message::Release { transfer, grants } => {
+                self.expose(transfer)?.on_release(grants)?;
+                self.tell_grants(transfer)
+            }
             Message::Done { transfer, status } => {
                 self.expose(transfer)?.on_done(status)?;
                 self.settle_expose(transfer);
@@ -166,13 +169,9 @@ impl<R: Role> Driver<'_, R> {
                 }
             }
             Some(Command::Grant { transfer, filled }) => {
-                let exposing = self.exposes.get_mut(&transfer);
-                if let Some((offset, length)) = exposing.and_then(|it| it.grant(filled)) {
-                    self.setup.wire.send(Message::Grant {
-                        transfer,
-                        offset,
-                        length,
-                    })?;
+                if let Some(exposing) = self.exposes.get_mut(&transfer) {
+                    exposing.grant(filled);
+                    self.tell_grants(transfer)?;
                 }
             }
             Some(Command::End { transfer, status }) => return self.end_expose(transfer, status),
@@ -198,6 +197,22 @@ impl<R: Role> Driver<'_, R> {
             )));
         }
         self.last_begun = transfer;
+        Ok(())
+    }
+
+    fn tell_grants(&mut self, transfer: u64) -> Result<(), SessionError> {
+        let Some(exposing) = self.exposes.get_mut(&transfer) else {
+            return Ok(());
+        };
+        for _ in 0..exposing.grants_due() {
+            if let Some((offset, length)) = exposing.next_grant() {
+                self.setup.wire.send(Message::Grant {
+                    transfer,
+                    offset,
+                    length,
+                })?;
+            }
+        }
         Ok(())
     }
 

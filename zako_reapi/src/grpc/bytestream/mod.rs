@@ -10,6 +10,7 @@ mod write;
 use zako_core::cas::{Lease, Result};
 use zako_core::server::{Call, Reply, to_status};
 
+use super::memory::Memory;
 use super::resource_name::{BlobName, Encoding, MAX_NAME};
 use super::{Refused, unknown_method};
 use crate::cache::Cache;
@@ -20,18 +21,23 @@ use crate::proto::bytestream::{
 /// The longest request: a name and two numbers.
 const MAX_REQUEST: usize = MAX_NAME + 64;
 
-pub(super) async fn answer(cache: &Cache, method: &str, call: Call) -> Result<Reply, Refused> {
+pub(super) async fn answer(
+    cache: &Cache,
+    memory: &Memory,
+    method: &str,
+    call: Call,
+) -> Result<Reply, Refused> {
     let (mut body, answering) = call.open()?;
     match method {
         "Read" => {
             let request: ReadRequest = body.message(MAX_REQUEST).await?;
-            Ok(read::answer(cache, &request, answering).await?)
+            Ok(read::answer(cache, memory, &request, answering).await?)
         }
         "Write" => {
             let limits = answering.decode_limits();
-            let cache = cache.clone();
+            let (cache, share) = (cache.clone(), memory.share());
             // When the caller goes away, what came must still be put aside.
-            let upload = async move { write::receive(&cache, body, limits).await };
+            let upload = async move { write::receive(&cache, share, body, limits).await };
             let committed_size = answering.upload(upload).await??;
             Ok(Reply::message(&WriteResponse { committed_size }))
         }

@@ -8,6 +8,7 @@ use tonic::Status;
 use zako_core::cas::Blob;
 use zako_core::server::to_status;
 
+use super::super::memory::Share;
 use crate::compression::Compressor;
 
 /// A blob on its way through zstd.
@@ -16,15 +17,25 @@ struct Packing {
     compressor: Compressor,
     /// What was read and is not compressed.
     input: Bytes,
+    _share: Share,
 }
 
-/// The blob as one zstd frame, made as it is asked for.
-pub(super) fn pack(blob: Blob) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send, Status> {
+/// The blob as one zstd frame, made as it is asked for. Where there is no memory to
+/// compress it, the frame has its bytes as they are.
+pub(super) fn pack(
+    blob: Blob,
+    mut share: Share,
+) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send, Status> {
+    let compressor = match share.grow(Compressor::memory(blob.len())) {
+        Ok(()) => Compressor::new(blob.len()),
+        Err(_) => Ok(Compressor::stored(blob.len())),
+    };
     let packing = Packing {
-        compressor: Compressor::new(blob.len()).map_err(broken)?,
+        compressor: compressor.map_err(broken)?,
         // A slow reader keeps no file of the store open for its extent.
         blob: blob.without_extent(),
         input: Bytes::new(),
+        _share: share,
     };
     let parts = stream::try_unfold(Some(packing), async |packing| match packing {
         Some(packing) => packing.next().await.map(Some),

@@ -8,6 +8,7 @@ use zako_core::cas::{CasError, ErrorKind, Lease, Stored};
 use zako_core::server::{CallBody, bad_request, to_status};
 use zako_core::transport::grpc::{DecodeLimits, Pieces};
 
+use super::super::memory::Share;
 use super::super::resource_name::{BlobName, Encoding};
 use super::messages::Messages;
 use super::size;
@@ -41,6 +42,7 @@ struct Counter {
 /// Takes one write; the answer's `committed_size`.
 pub(super) async fn receive(
     cache: &Cache,
+    share: Share,
     body: CallBody,
     limits: DecodeLimits,
 ) -> Result<i64, Status> {
@@ -56,7 +58,7 @@ pub(super) async fn receive(
     let start = messages.offset();
     match encoding {
         Encoding::Identity => {
-            let stored = store(cache, &mut messages, &digest, start).await?;
+            let stored = store(cache, share, &mut messages, &digest, start).await?;
             Ok(size(match stored {
                 Outcome::Whole => digest.size(),
                 Outcome::Parked(held) => held,
@@ -67,9 +69,8 @@ pub(super) async fn receive(
             "a compressed write begins at 0: what came before is not kept",
         )),
         Encoding::Zstd => {
-            let mut unpack = Unpack::new(messages, digest.size())
-                .map_err(|error| Status::unavailable(format!("zstd can't be set up: {error}")))?;
-            let stored = store(cache, &mut unpack, &digest, 0).await?;
+            let mut unpack = Unpack::new(messages, digest.size(), share.sibling());
+            let stored = store(cache, share, &mut unpack, &digest, 0).await?;
             Ok(match stored {
                 Outcome::Whole => size(unpack.sent()),
                 Outcome::Parked(_) => 0,
@@ -86,6 +87,7 @@ async fn exists(cache: &Cache, digest: &RemoteDigest) -> Result<bool, Status> {
 /// Takes the bytes from `start` on.
 async fn store(
     cache: &Cache,
+    share: Share,
     source: &mut impl Source,
     digest: &RemoteDigest,
     start: u64,
@@ -96,7 +98,7 @@ async fn store(
         came: 0,
     };
     if start == 0 && digest.size() <= COLLECTED {
-        return collect(cache, source, counter).await;
+        return collect(cache, share, source, counter).await;
     }
     match cache.upload(digest, start).await {
         Ok(upload) => write(upload, source, counter).await,
@@ -109,16 +111,20 @@ async fn store(
 /// Takes a small blob into memory, which grows as bytes come, and stores it.
 async fn collect(
     cache: &Cache,
+    mut share: Share,
     source: &mut impl Source,
     mut counter: Counter,
 ) -> Result<Outcome, Status> {
     let mut held = Pieces::new();
     let end = loop {
         match source.chunk().await {
-            Ok(Some(chunk)) => match counter.add(&chunk) {
-                Ok(()) => held.push(chunk),
-                Err(end) => break Err(end),
-            },
+            Ok(Some(chunk)) => {
+                let room = share.grow(chunk.len() as u64).map_err(End::Park);
+                match counter.add(&chunk).and(room) {
+                    Ok(()) => held.push(chunk),
+                    Err(end) => break Err(end),
+                }
+            }
             Ok(None) if source.finished() => break counter.finish(),
             Ok(None) if source.resumes() => {
                 let parked = keep(cache, &counter.digest, whole(held)).await;
