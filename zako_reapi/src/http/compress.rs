@@ -1,19 +1,14 @@
 //! Compressing an answer on its way.
 
-use std::io::{self, Write};
+use std::io;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use tokio::sync::OwnedSemaphorePermit;
 use zako_core::cas::{Blob, CasError, ErrorKind, Result};
-use zstd::stream::write::Encoder;
 
-/// The fastest of zstd's usual levels: the client waits.
-const LEVEL: i32 = 1;
-
-/// What is compressed at once, in bytes, so that other requests get their turn.
-const STEP: usize = 128 << 10;
+use crate::compression::{Compressor, LEVEL};
 
 /// Not worth the try, in bytes.
 pub(super) const SHORTEST: u64 = 512;
@@ -21,7 +16,7 @@ pub(super) const SHORTEST: u64 = 512;
 /// A blob on its way through zstd.
 struct Compressing {
     blob: Blob,
-    encoder: Encoder<'static, Vec<u8>>,
+    compressor: Compressor,
     input: Bytes,
     _permit: OwnedSemaphorePermit,
 }
@@ -40,11 +35,9 @@ pub(super) fn stream(
     blob: Blob,
     permit: OwnedSemaphorePermit,
 ) -> io::Result<BoxStream<'static, Result<Bytes>>> {
-    let mut encoder = Encoder::new(Vec::new(), LEVEL)?;
-    encoder.set_pledged_src_size(Some(blob.len()))?;
     let compressing = Compressing {
+        compressor: Compressor::new(blob.len())?,
         blob,
-        encoder,
         input: Bytes::new(),
         _permit: permit,
     };
@@ -65,16 +58,14 @@ impl Compressing {
                 match self.blob.next().await.transpose()? {
                     Some(data) => self.input = data,
                     None => {
-                        let rest = self.encoder.finish().map_err(broken)?;
-                        return Ok((rest.into(), None));
+                        let rest = self.compressor.finish().map_err(broken)?;
+                        return Ok((rest, None));
                     }
                 }
             }
-            let input = self.input.split_to(self.input.len().min(STEP));
-            self.encoder.write_all(&input).map_err(broken)?;
-            let output = std::mem::take(self.encoder.get_mut());
+            let output = self.compressor.step(&mut self.input).map_err(broken)?;
             if !output.is_empty() {
-                return Ok((output.into(), Some(self)));
+                return Ok((output, Some(self)));
             }
         }
     }

@@ -1,22 +1,13 @@
 //! The content of a request's body, which may be compressed.
 
-use std::io;
-
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_RANGE};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode};
-use zstd::stream::raw::{DParameter, Decoder, Operation};
 
 use super::body::RequestBody;
 use super::refusal::Refusal;
-
-/// What is decompressed at once, in bytes.
-const STEP: usize = 128 << 10;
-
-/// The largest window of a compressed body is 2^23 bytes (8 MiB), as RFC 9659 has it: it is
-/// the memory that decompressing takes.
-const WINDOW_LOG: u32 = 23;
+use crate::compression::{Decompressor, Window};
 
 /// What a body consists of once it is decompressed.
 pub(super) struct Content {
@@ -25,13 +16,9 @@ pub(super) struct Content {
 }
 
 struct Zstd {
-    decoder: Decoder<'static>,
+    decompressor: Decompressor,
     /// What came and is not decompressed.
     input: Bytes,
-    /// No frame is open.
-    between: bool,
-    /// There may be more to give without more input.
-    full: bool,
 }
 
 impl Content {
@@ -80,18 +67,16 @@ impl Content {
             return self.body.next().await;
         };
         loop {
-            if zstd.input.is_empty() && !zstd.full {
-                match self.body.next().await? {
-                    Some(data) => zstd.input = data,
-                    None if zstd.between => return Ok(None),
-                    None => return Err(Refusal::bad("the zstd body ends within a frame")),
-                }
-            }
-            let data = zstd.step().map_err(|error| {
+            let data = zstd.decompressor.step(&mut zstd.input).map_err(|error| {
                 Refusal::bad(format!("the body can't be decompressed by zstd: {error}"))
             })?;
             if !data.is_empty() {
                 return Ok(Some(data));
+            }
+            match self.body.next().await? {
+                Some(data) => zstd.input = data,
+                None if !zstd.decompressor.is_within() => return Ok(None),
+                None => return Err(Refusal::bad("the zstd body ends within a frame")),
             }
         }
     }
@@ -99,35 +84,14 @@ impl Content {
 
 impl Zstd {
     fn new() -> Result<Self, Refusal> {
-        let decoder = Decoder::new().and_then(|mut decoder| {
-            decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG))?;
-            Ok(decoder)
-        });
-        let decoder = decoder.map_err(|error| {
+        let decompressor = Decompressor::new(Window::LARGEST).map_err(|error| {
             tracing::error!(%error, "zstd can't be set up");
-            Refusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "zstd can't be had just now",
-            )
+            let text = "zstd can't be had just now";
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text)
         })?;
         Ok(Self {
-            decoder,
+            decompressor,
             input: Bytes::new(),
-            between: true,
-            full: false,
         })
-    }
-
-    fn step(&mut self) -> io::Result<Bytes> {
-        let mut output = vec![0; STEP];
-        let done = self.decoder.run_on_buffers(&self.input, &mut output)?;
-        self.input.advance(done.bytes_read);
-        self.full = done.bytes_written == output.len();
-        // With nothing read and nothing written no frame was begun.
-        if done.bytes_read > 0 || done.bytes_written > 0 {
-            self.between = done.remaining == 0;
-        }
-        output.truncate(done.bytes_written);
-        Ok(output.into())
     }
 }

@@ -106,6 +106,7 @@ fn decoded(path: &str) -> Result<String, Refusal> {
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -171,6 +172,19 @@ mod tests {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(refusal.status(), status, "{path:.100}");
             assert!(refusal.text().contains(text), "{path:.100}: {refusal:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_names_something_tidy_or_nothing(
+            path in "(/|//|dav|cas|ac|status|[.]{1,2}|%2[eEfF]|%00|%c3%a9|[0-9a-f]{64}|.){0,12}"
+        ) {
+            if let Ok(Resource::Value(value)) = resource(&path) {
+                let mut segments = value.path.split('/');
+                let is_tidy = |part: &str| !["", ".", ".."].contains(&part) && !part.contains('\0');
+                prop_assert!(value.path.is_empty() || segments.all(is_tidy), "{path}");
+            }
         }
     }
 }

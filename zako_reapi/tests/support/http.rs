@@ -1,4 +1,5 @@
 //! The HTTP cache over a test server's cache, and a client that sends what it is told.
+#![allow(clippy::expect_used)]
 
 use std::collections::HashMap;
 use std::future::Future;
