@@ -1,4 +1,5 @@
 //! The HTTP cache of a server: where it is, and that it and the rest have one store.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod zako_process;
 

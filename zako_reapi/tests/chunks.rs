@@ -15,10 +15,11 @@ use zako_core::server::ServerOptions;
 use zako_core::store::StoreOptions;
 use zako_reapi::CacheOptions;
 use zako_reapi::digest::{DigestFunction, RemoteDigest};
+use zako_reapi::proto::reapi::capabilities_client::CapabilitiesClient;
 use zako_reapi::proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 use zako_reapi::proto::reapi::{
-    BatchReadBlobsRequest, SpliceBlobRequest, SplitBlobRequest, SplitBlobResponse,
-    chunking_function,
+    BatchReadBlobsRequest, GetCapabilitiesRequest, SpliceBlobRequest, SplitBlobRequest,
+    SplitBlobResponse, chunking_function,
 };
 
 const FUNCTIONS: [DigestFunction; 3] = [
@@ -141,6 +142,19 @@ async fn a_blob_is_cut_without_storing_its_chunks() {
         assert_eq!(missing(&server, &chunks).await.len(), chunks.len());
         assert_eq!(split(&server, &digest).await, Err(Code::NotFound));
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn clients_are_told_how_blobs_are_cut() {
+    let server = TestServer::start().await;
+    let mut client = CapabilitiesClient::new(server.channel.clone());
+    let request = GetCapabilitiesRequest::default();
+    let all = client.get_capabilities(request).await.unwrap().into_inner();
+    let cache = all.cache_capabilities.unwrap();
+    assert!(cache.split_blob_support && cache.splice_blob_support);
+    let params = cache.fast_cdc_2020_params.unwrap();
+    assert_eq!((params.avg_chunk_size_bytes, params.seed), (512 << 10, 0));
     server.stop().await;
 }
 

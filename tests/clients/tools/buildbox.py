@@ -7,6 +7,7 @@ through the proxy; a hit is that the same comes back through a new one.
 import random
 import shlex
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -86,7 +87,9 @@ class Proxy:
 
     def __init__(self, client, bench, name):
         self.client, self.bench, self.name = client, bench, name
-        self.socket = bench.state / "casd.sock"
+        # The path of a socket has to be short.
+        self.folder = tempfile.TemporaryDirectory(prefix="casd-")
+        self.socket = Path(self.folder.name) / "socket"
         self.log = bench.log_path(f"{name}-casd")
 
     def __enter__(self):
@@ -101,6 +104,7 @@ class Proxy:
         end = time.monotonic() + 20
         while not self.socket.exists():
             if self.process.poll() is not None or time.monotonic() > end:
+                self.__exit__()
                 raise Failure(f"buildbox-casd doesn't start:\n{self.log.read_text()[-800:]}")
             time.sleep(0.02)
         return self.speak
@@ -112,6 +116,7 @@ class Proxy:
     def __exit__(self, *_):
         self.process.terminate()
         self.process.wait()
+        self.folder.cleanup()
 
 
 CLIENTS = [

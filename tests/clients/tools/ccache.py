@@ -12,7 +12,8 @@ class Ccache(Client):
         self.name, self.title, self.path, self.brief = name, title, path, brief
 
     def install(self, shelf):
-        return shelf.debian("ccache", "ccache")
+        installed = [shelf.debian("gcc", "cc"), shelf.debian("ccache", "ccache")]
+        return ", ".join(filter(None, installed))
 
     def write(self, bench, salt):
         c_sources.write(bench, salt)

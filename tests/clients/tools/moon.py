@@ -52,8 +52,9 @@ class Moon(Client):
         self.name, self.title, self.remote = name, title, remote
 
     def install(self, shelf):
-        self.path, installed = shelf.npm("@moonrepo/cli", VERSION, "moon")
-        return installed
+        git = shelf.debian("git", "git")
+        self.path, moon = shelf.npm("@moonrepo/cli", VERSION, "moon")
+        return ", ".join(filter(None, [git, moon]))
 
     def write(self, bench, salt):
         scripts = {f"app/{name}.sh": f"{text}echo {name} on stdout; echo {name} on stderr >&2\n"

@@ -25,7 +25,9 @@ BUILD_FILE = """
 file(name="input", source="input.txt")
 shell_command(
     name="sorted",
-    command="mkdir -p d/a/b; sort input.txt > d/sorted.txt; head -3 input.txt > d/a/b/head; : > d/empty; ln -s a/b/head d/link; (cat input.txt; head -c {big} /dev/zero) > d/big; sleep 2; echo sorted >> $TRACE",
+    command="mkdir -p d/a/b; sort input.txt > d/sorted.txt; head -3 input.txt > d/a/b/head;"
+    + ": > d/empty; ln -s a/b/head d/link; (cat input.txt; head -c {big} /dev/zero) > d/big;"
+    + "sleep 2; echo sorted >> $TRACE",
     tools=["cat", "head", "ln", "mkdir", "sleep", "sort"],
     execution_dependencies=[":input"],
     output_directories=["d"],

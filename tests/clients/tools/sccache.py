@@ -19,9 +19,10 @@ class Sccache(Client):
         self.daemon = None
 
     def install(self, shelf):
-        folder, installed = shelf.python("sccache", VERSION)
+        compiler = shelf.debian("gcc", "cc")
+        folder, sccache = shelf.python("sccache", VERSION)
         self.path = folder / "bin/sccache"
-        return installed
+        return ", ".join(filter(None, [compiler, sccache]))
 
     def write(self, bench, salt):
         c_sources.write(bench, salt)

@@ -171,8 +171,7 @@ impl Client {
 }
 
 /// Whether what failed over RDMA is to be tried by gRPC: there it may come through, or be
-/// told with the time to try again. Bytes that are not the blob's may be the fault of either.
+/// told with the time to try again.
 fn leaves(error: &CasError) -> bool {
-    use ErrorKind::{Mismatch, NoSpace, Unavailable};
-    matches!(error.kind(), Unavailable | NoSpace | Mismatch)
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NoSpace)
 }

@@ -338,3 +338,38 @@ fn too_many(count: usize) -> CasError {
     let text = format!("{count} chunks of one blob; {MAX_CHUNKS} are taken");
     CasError::new(ErrorKind::NoSpace, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_cut_where_the_whole_would_be() {
+        // Bytes that are alike nowhere for long, and then alike for long: no cut is found
+        // there before the longest chunk.
+        let mut state = 1u64;
+        let mut data: Vec<u8> = std::iter::repeat_with(|| {
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (state >> 56) as u8
+        })
+        .take(9 << 20)
+        .collect();
+        data.resize(14 << 20, 7);
+        let (least, average, most) = (LEAST_CHUNK, AVERAGE_CHUNK, MOST_CHUNK);
+        let level = Normalization::Level2;
+        let whole = FastCDC::with_level_and_seed(&data, least, average, most, level, 0);
+        let expected: Vec<Digest> = whole
+            .map(|chunk| zako_digest::hash::bytes(&data[chunk.offset..chunk.offset + chunk.length]))
+            .collect();
+        assert!(expected.len() > 15);
+        for step in [100_000, MOST_CHUNK, 5 << 20] {
+            let steps = data.chunks(step);
+            let cutting = steps.fold(Cutting::default(), |cutting, step| cutting.and(step));
+            let cut = cutting.finish();
+            assert_eq!(cut.chunks, expected);
+            assert_eq!(cut.whole.finish(), zako_digest::hash::bytes(&data));
+        }
+    }
+}

@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::body::RequestBody;
 use super::refusal::Refusal;
-use crate::compression::Decompressor;
+use crate::compression::{Decompressor, Window};
 
 /// What a body consists of once it is decompressed.
 pub(super) struct Content {
@@ -84,7 +84,7 @@ impl Content {
 
 impl Zstd {
     fn new() -> Result<Self, Refusal> {
-        let decompressor = Decompressor::new().map_err(|error| {
+        let decompressor = Decompressor::new(Window::LARGEST).map_err(|error| {
             tracing::error!(%error, "zstd can't be set up");
             let text = "zstd can't be had just now";
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text)
