@@ -10,6 +10,8 @@ use support::{blake3, random, sha256};
 use zako_core::cas::{Lease, Stored};
 use zako_reapi::digest::DigestFunction;
 use zako_reapi::http::HttpOptions;
+use zako_reapi::proto::reapi::SpliceBlobRequest;
+use zako_reapi::proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
 
 /// Longer than what is held in memory.
 const LARGE: usize = (3 << 20) + 7;
@@ -84,6 +86,38 @@ async fn both_faces_have_one_store() {
     assert_eq!(test.get(&path).await.status, 404);
     assert_eq!(test.put(&path, &own).await.status, 200);
     assert!(test.get(&path).await.body == own);
+}
+
+#[tokio::test]
+async fn what_was_put_together_from_chunks_is_a_blob_like_others() {
+    let test = HttpTest::start().await;
+    let chunks = [random(600_000), random(700_000), random(800_000)];
+    let whole = chunks.concat();
+    let digest = sha256(&whole);
+    for chunk in &chunks {
+        let path = format!("/cas/{}", sha256(chunk).hex());
+        assert_eq!(test.put(&path, chunk).await.status, 201);
+    }
+    let mut grpc = ContentAddressableStorageClient::new(test.server.channel.clone());
+    let request = SpliceBlobRequest {
+        blob_digest: Some(digest.to_wire()),
+        chunk_digests: chunks.iter().map(|chunk| sha256(chunk).to_wire()).collect(),
+        ..SpliceBlobRequest::default()
+    };
+    grpc.splice_blob(request).await.unwrap();
+    let path = format!("/cas/{}", digest.hex());
+    assert!(test.get(&path).await.body == whole);
+    let seen = test.ask("HEAD", &path, &[], b"").await;
+    assert_eq!(seen.header("content-length"), whole.len().to_string());
+    let range = [("range", "bytes=599990-1300009")];
+    let part = test.ask("GET", &path, &range, b"").await;
+    assert!(part.status == 206 && part.body == whole[599_990..1_300_010]);
+    let zstd = test
+        .ask("GET", &path, &[("accept-encoding", "zstd")], b"")
+        .await;
+    assert!(zstd::stream::decode_all(&*zstd.body).unwrap() == whole);
+    assert_eq!(test.put(&path, &whole).await.status, 200);
+    assert_eq!(test.usage().await.blobs, 4);
 }
 
 #[tokio::test]

@@ -6,7 +6,6 @@
 
 mod answer;
 mod batch;
-mod blob_body;
 mod body;
 mod cas;
 mod connection;
@@ -35,13 +34,11 @@ mod watch;
 use std::fmt;
 use std::sync::Arc;
 
-pub use blob_body::BlobBody;
 pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use listen::{ListenAddr, ParseListenAddrError};
 pub use options::{MaintenanceAccess, ServerOptions};
-pub use port::{FileRoad, Port, PortConnection, PortOptions, PortStream};
+pub use port::{Port, PortConnection, PortOptions, PortStream};
 pub use rdma::{Network, ParseNetworkError, RdmaOptions};
-pub use sendfile::AnswerBuf;
 pub use serve::BoundServer;
 pub use status::{bad_frame, bad_request, to_status};
 

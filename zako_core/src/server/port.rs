@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::{IoSlice, Result as IoResult};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::listen::{ListenAddr, Listener};
-use super::sendfile::{Road, Slots, Socket};
 use super::stall::Stalling;
 use crate::cas::Result;
 use crate::negotiate::PeerAddr;
+use crate::transport::stream::Stream;
 
 /// A port whose connections have the bounds of the server's own: their number, peers
 /// that read nothing, and a shutdown that waits for them, but not for ever.
@@ -24,7 +23,6 @@ use crate::negotiate::PeerAddr;
 pub struct Port {
     listener: Listener,
     options: PortOptions,
-    slots: Arc<Slots>,
 }
 
 /// What a port allows.
@@ -45,19 +43,13 @@ pub struct PortConnection {
     pub stream: PortStream,
     /// Whose it is.
     pub peer: PeerAddr,
-    /// By which parts of files get to the socket uncopied.
-    pub road: FileRoad,
     /// Cancelled when no more requests should be taken.
     pub stop: CancellationToken,
 }
 
 /// The bytes of a port's connection. Writing fails when the peer takes nothing for too
 /// long.
-pub struct PortStream(Stalling<Socket>);
-
-/// By which parts of files get to a connection's socket uncopied.
-#[derive(Clone, Debug)]
-pub struct FileRoad(pub(super) Arc<Road>);
+pub struct PortStream(Stalling<Stream>);
 
 impl Default for PortOptions {
     fn default() -> Self {
@@ -78,7 +70,6 @@ impl Port {
         Ok(Self {
             listener: Listener::bind(addr).await?,
             options,
-            slots: Arc::new(Slots::new()),
         })
     }
 
@@ -99,21 +90,14 @@ impl Port {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self {
-            listener,
-            options,
-            slots,
-        } = self;
+        let Self { listener, options } = self;
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let _cut = cut.clone().drop_guard();
         let connections = TaskTracker::new();
         let begin = |stream, peer| {
-            let road = Arc::new(Road::new(Arc::clone(&slots)));
-            let socket = Socket::new(stream, Arc::clone(&road));
             let connection = PortConnection {
-                stream: PortStream(Stalling::new(socket, options.write_idle_timeout)),
+                stream: PortStream(Stalling::new(stream, options.write_idle_timeout)),
                 peer,
-                road: FileRoad(road),
                 stop: stop.clone(),
             };
             let served = serve(connection);

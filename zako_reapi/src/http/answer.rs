@@ -10,8 +10,8 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use zako_core::cas::CasError;
-use zako_core::server::{AnswerBuf, BlobBody};
 
+use super::blob_body::BlobBody;
 use super::connection::Busy;
 
 /// An answer under way.
@@ -114,23 +114,22 @@ pub(super) fn finish(answer: Answer, head: bool, busy: Busy) -> Answer {
 }
 
 impl Body for AnswerBody {
-    type Data = AnswerBuf;
+    type Data = Bytes;
     type Error = CasError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<AnswerBuf>, CasError>>> {
-        let bytes = |bytes| Frame::data(AnswerBuf::Bytes(bytes));
+    ) -> Poll<Option<Result<Frame<Bytes>, CasError>>> {
         let polled = match &mut self.source {
             Source::Bytes(body) => {
                 let body = body.take().filter(|body| !body.is_empty());
-                Poll::Ready(body.map(|body| Ok(bytes(body))))
+                Poll::Ready(body.map(|body| Ok(Frame::data(body))))
             }
             Source::Blob(body) => Pin::new(&mut **body).poll_frame(cx),
             Source::Stream(stream) => stream
                 .poll_next_unpin(cx)
-                .map(|next| Some(next?.map(bytes))),
+                .map(|next| Some(next?.map(Frame::data))),
         };
         if let Poll::Ready(Some(Err(error))) = &polled {
             tracing::warn!(%error, "an answer breaks off");

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use zako_core::cas::{Lease, StagedSize, Stored};
-use zako_core::server::FileRoad;
 
 use super::Shared;
 use super::answer::{self, Answer};
@@ -20,14 +19,13 @@ const METHODS: &str = "GET, HEAD, PUT, OPTIONS";
 /// Answers a request; takes the content if it uses it up.
 pub(super) async fn answer(
     shared: &Arc<Shared>,
-    road: FileRoad,
     head: &Parts,
     name: RemoteDigest,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
     match head.method {
         Method::GET | Method::HEAD => match shared.cache.find_by_hash(&name) {
-            Some(digest) => give::blob(shared, road, head, &digest).await,
+            Some(digest) => give::blob(shared, head, &digest).await,
             None => Err(Refusal::not_found(format!(
                 "the blob {}:{} is not here",
                 name.function().name(),

@@ -45,11 +45,7 @@ struct WatchedStream {
 /// Serves a connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     let PortConnection {
-        stream,
-        peer,
-        road,
-        stop,
-        ..
+        stream, peer, stop, ..
     } = connection;
     // Who connects has something to say.
     let watch = Watch::new(Phase::Head(Instant::now()));
@@ -61,8 +57,8 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     let over = watch.over(options.header_timeout, options.keep_alive_timeout);
     let service = service_fn(|request| {
         let busy = watch.busy();
-        let (shared, road) = (Arc::clone(&shared), road.clone());
-        async move { Ok::<_, Infallible>(route::answer(shared, road, request, busy).await) }
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(route::answer(shared, request, busy).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

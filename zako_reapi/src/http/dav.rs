@@ -9,7 +9,6 @@ use http::{HeaderMap, StatusCode};
 use zako_core::BlobRange;
 use zako_core::alias::AliasKey;
 use zako_core::cas::ErrorKind;
-use zako_core::server::FileRoad;
 
 use super::Shared;
 use super::answer::{self, Answer};
@@ -27,7 +26,6 @@ const METHODS: &str = "GET, HEAD, PUT, DELETE, PROPFIND, MKCOL, OPTIONS";
 /// Answers a request; takes the content if it uses it up.
 pub(super) async fn answer(
     shared: &Arc<Shared>,
-    road: FileRoad,
     head: &Parts,
     path: &ValuePath,
     content: &mut Option<Content>,
@@ -35,7 +33,7 @@ pub(super) async fn answer(
     match head.method.as_str() {
         "GET" | "HEAD" if path.is_folder => Err(Refusal::not_found("folders are not listed")),
         "GET" | "HEAD" => match found(shared, path) {
-            Some(value) => give::blob(shared, road, head, &value).await,
+            Some(value) => give::blob(shared, head, &value).await,
             None => Err(absent()),
         },
         "PUT" if path.is_folder => Err(Refusal::bad("a value's name does not end with \"/\"")),

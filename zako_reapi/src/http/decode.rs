@@ -6,6 +6,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode};
 
 use super::body::RequestBody;
+use super::memory::{Memory, Share};
 use super::refusal::Refusal;
 use crate::compression::{Decompressor, Window};
 
@@ -16,7 +17,9 @@ pub(super) struct Content {
 }
 
 struct Zstd {
-    decompressor: Decompressor,
+    /// Set up when the first bytes tell what memory that takes.
+    decompressor: Option<(Decompressor, Share)>,
+    windows: Memory,
     /// What came and is not decompressed.
     input: Bytes,
 }
@@ -31,7 +34,7 @@ impl Content {
     ///
     /// # Errors
     /// It has an encoding that is not known here, or is a part of something.
-    pub(super) fn read_as(&mut self, head: &Parts) -> Result<(), Refusal> {
+    pub(super) fn read_as(&mut self, head: &Parts, windows: &Memory) -> Result<(), Refusal> {
         if head.headers.contains_key(CONTENT_RANGE) {
             let text = "a PUT stores all of a resource, not a range of it";
             return Err(Refusal::bad(text));
@@ -40,7 +43,9 @@ impl Content {
         self.zstd = match (codings.next().map(HeaderValue::as_bytes), codings.next()) {
             (None, _) => None,
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"identity") => None,
-            (Some(coding), None) if coding.eq_ignore_ascii_case(b"zstd") => Some(Zstd::new()?),
+            (Some(coding), None) if coding.eq_ignore_ascii_case(b"zstd") => {
+                Some(Zstd::new(windows))
+            }
             (Some(coding), _) => {
                 let coding = String::from_utf8_lossy(coding);
                 let text = format!("bodies come as they are or by zstd once, not by {coding:?}");
@@ -67,15 +72,13 @@ impl Content {
             return self.body.next().await;
         };
         loop {
-            let data = zstd.decompressor.step(&mut zstd.input).map_err(|error| {
-                Refusal::bad(format!("the body can't be decompressed by zstd: {error}"))
-            })?;
+            let data = zstd.step().await?;
             if !data.is_empty() {
                 return Ok(Some(data));
             }
             match self.body.next().await? {
                 Some(data) => zstd.input = data,
-                None if !zstd.decompressor.is_within() => return Ok(None),
+                None if !zstd.is_within() => return Ok(None),
                 None => return Err(Refusal::bad("the zstd body ends within a frame")),
             }
         }
@@ -83,15 +86,33 @@ impl Content {
 }
 
 impl Zstd {
-    fn new() -> Result<Self, Refusal> {
-        let decompressor = Decompressor::new(Window::LARGEST).map_err(|error| {
-            tracing::error!(%error, "zstd can't be set up");
-            let text = "zstd can't be had just now";
-            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, text)
-        })?;
-        Ok(Self {
-            decompressor,
+    fn new(windows: &Memory) -> Self {
+        Self {
+            decompressor: None,
+            windows: windows.clone(),
             input: Bytes::new(),
-        })
+        }
+    }
+
+    /// What is in the bytes that came; nothing if more have to come.
+    async fn step(&mut self) -> Result<Bytes, Refusal> {
+        let wrong =
+            |error| Refusal::bad(format!("the body can't be decompressed by zstd: {error}"));
+        let (decompressor, _) = match &mut self.decompressor {
+            Some(decompressor) => decompressor,
+            None if self.input.is_empty() => return Ok(Bytes::new()),
+            unset @ None => {
+                let window = Window::of(&self.input);
+                let share = self.windows.share(window.memory(u64::MAX)).await?;
+                let decompressor = Decompressor::new(window).map_err(wrong)?;
+                unset.insert((decompressor, share))
+            }
+        };
+        decompressor.step(&mut self.input).map_err(wrong)
+    }
+
+    fn is_within(&self) -> bool {
+        let set = self.decompressor.as_ref();
+        set.is_some_and(|(decompressor, _)| decompressor.is_within())
     }
 }

@@ -9,10 +9,10 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use zako_core::BlobRange;
-use zako_core::server::{BlobBody, FileRoad};
 
 use super::Shared;
 use super::answer::{self, Answer, AnswerBody};
+use super::blob_body::BlobBody;
 use super::compress;
 use super::conditions::{compressed_etag, etag, is_known};
 use super::negotiation::wants_zstd;
@@ -26,7 +26,6 @@ const AT_ONCE: u64 = 256 << 10;
 /// A blob, or what the request wants of it. Its tag is its hash.
 pub(super) async fn blob(
     shared: &Shared,
-    road: FileRoad,
     head: &Parts,
     digest: &RemoteDigest,
 ) -> Result<Answer, Refusal> {
@@ -54,9 +53,9 @@ pub(super) async fn blob(
     let found = shared.cache.open(digest, range).await?;
     let compresses = want == Wanted::All && !is_head && size >= compress::SHORTEST;
     let mut answer = match compresses && wants_zstd(&head.headers) {
-        true => compressed(shared, road, head, found, &hash).await?,
+        true => compressed(shared, head, found, &hash).await?,
         false => {
-            let mut answer = Response::new(AnswerBody::blob(BlobBody::new(found, road)));
+            let mut answer = Response::new(AnswerBody::blob(BlobBody::new(found)));
             set(&mut answer, ETAG, &tag);
             answer
         }
@@ -78,7 +77,6 @@ pub(super) async fn blob(
 /// A whole blob, compressed if that can be done just now and pays.
 async fn compressed(
     shared: &Shared,
-    road: FileRoad,
     head: &Parts,
     blob: zako_core::cas::Blob,
     hash: &str,
@@ -113,7 +111,7 @@ async fn compressed(
                 None => plain(AnswerBody::bytes(data)),
             }
         }
-        _ => plain(AnswerBody::blob(BlobBody::new(blob, road))),
+        _ => plain(AnswerBody::blob(BlobBody::new(blob))),
     })
 }
 

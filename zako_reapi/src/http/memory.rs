@@ -15,7 +15,7 @@ const UNIT: u64 = 1 << 10;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A budget that all requests share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Memory {
     free: Arc<Semaphore>,
     units: u32,

@@ -9,6 +9,7 @@
 
 mod actions;
 mod answer;
+mod blob_body;
 mod blobs;
 mod body;
 mod compress;
@@ -60,6 +61,8 @@ struct Shared {
     /// Uploads that run, which outlive their connections to clean up.
     uploads: TaskTracker,
     memory: Memory,
+    /// For decompressing: who waits for it may hold some of the other.
+    windows: Memory,
     compressions: Arc<Semaphore>,
 }
 
@@ -72,6 +75,7 @@ impl HttpServer {
         let port = Port::bind(addr, options.port()).await?;
         let shared = Shared {
             memory: Memory::new(options.max_memory_bytes),
+            windows: Memory::new(options.max_memory_bytes / 2),
             compressions: Arc::new(Semaphore::new(options.max_compressions)),
             cache,
             maintain: None,

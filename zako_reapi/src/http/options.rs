@@ -26,7 +26,8 @@ pub struct HttpOptions {
     /// The largest blob or value that is taken (1 TiB: the store's own bound comes
     /// first).
     pub max_blob_bytes: u64,
-    /// The memory for bodies that are held whole, of all requests together (128 MiB).
+    /// The memory for bodies that are held whole, of all requests together (128 MiB); half
+    /// as much again is for decompressing.
     pub max_memory_bytes: usize,
     /// Answers that are compressed at once; further ones go as they are (32).
     pub max_compressions: usize,

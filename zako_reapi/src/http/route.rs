@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use zako_core::server::FileRoad;
 
 use super::Shared;
 use super::answer::{self, Answer};
@@ -29,16 +28,11 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// Answers a request.
-pub(super) async fn answer(
-    shared: Arc<Shared>,
-    road: FileRoad,
-    request: Request<Incoming>,
-    busy: Busy,
-) -> Answer {
+pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, busy: Busy) -> Answer {
     let (head, body) = request.into_parts();
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
     let mut content = Some(Content::new(body));
-    let answer = match routed(&shared, road, &head, &mut content).await {
+    let answer = match routed(&shared, &head, &mut content).await {
         Ok(answer) => answer,
         Err(refusal) => {
             if let Some(content) = &mut content {
@@ -52,7 +46,6 @@ pub(super) async fn answer(
 
 async fn routed(
     shared: &Arc<Shared>,
-    road: FileRoad,
     head: &Parts,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
@@ -66,7 +59,7 @@ async fn routed(
     if head.method == Method::PUT
         && let Some(content) = content
     {
-        content.read_as(head)?;
+        content.read_as(head, &shared.windows)?;
     }
     match resource(head.uri.path())? {
         Resource::Hint => read(head, || answer::text(StatusCode::OK, HINT)),
@@ -74,9 +67,9 @@ async fn routed(
             let status = status::answer(shared).await;
             read(head, || status)
         }
-        Resource::Blob(name) => blobs::answer(shared, road, head, name, content).await,
+        Resource::Blob(name) => blobs::answer(shared, head, name, content).await,
         Resource::Action(name) => actions::answer(shared, head, &name, content).await,
-        Resource::Value(path) => dav::answer(shared, road, head, &path, content).await,
+        Resource::Value(path) => dav::answer(shared, head, &path, content).await,
     }
 }
 

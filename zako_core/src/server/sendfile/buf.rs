@@ -13,15 +13,13 @@ use crate::cas::FileExtent;
 const HEAD: usize = 256;
 
 /// A piece of an answer.
-pub enum AnswerBuf {
-    /// Bytes at hand.
+pub(in crate::server) enum AnswerBuf {
     Bytes(Bytes),
-    /// A stand-in for a part of a file.
     Extent(ExtentBuf),
 }
 
 /// Part of a file on its way to the socket.
-pub struct ExtentBuf {
+pub(in crate::server) struct ExtentBuf {
     slot: Slot,
     start: usize,
     end: usize,

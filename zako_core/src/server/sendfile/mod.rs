@@ -10,7 +10,6 @@ mod buf;
 mod slots;
 mod socket;
 
-pub use buf::AnswerBuf;
-pub(super) use buf::ExtentBuf;
+pub(super) use buf::{AnswerBuf, ExtentBuf};
 pub(super) use slots::{Road, SLOT, Slots};
 pub(super) use socket::Socket;
