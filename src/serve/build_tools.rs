@@ -119,6 +119,5 @@ fn cache_options(config: &ServerConfig) -> CacheOptions {
         ActionUpdatesChoice::Refuse => ActionUpdates::Refused,
         ActionUpdatesChoice::Drop => ActionUpdates::Dropped,
     };
-    options.upload_idle_timeout = config.upload_idle_timeout.value.0;
     options
 }

@@ -15,7 +15,6 @@ mod upload;
 mod values;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 pub(crate) use actions::Hit;
 pub(crate) use assets::{Asset, AssetKind, AssetName};
@@ -63,8 +62,6 @@ pub struct CacheOptions {
     pub max_batch_bytes: u64,
     /// The longest message of a call that isn't a stream (32 MiB).
     pub max_message_bytes: usize,
-    /// How long an upload may send nothing before it is put aside (60 s).
-    pub upload_idle_timeout: Duration,
 }
 
 impl Default for CacheOptions {
@@ -74,7 +71,6 @@ impl Default for CacheOptions {
             max_value_bytes: 64 << 20,
             max_batch_bytes: 4 << 20,
             max_message_bytes: 32 << 20,
-            upload_idle_timeout: Duration::from_secs(60),
         }
     }
 }
