@@ -17,7 +17,11 @@ use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
 use zako_reapi::Cache;
 
-use crate::config::{Layers, MaintenanceChoice, ServerConfig, ServerKeys};
+use crate::config::{
+    AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, LimitsConfig, LimitsKeys,
+    MaintenanceChoice, ServerConfig, ServerKeys, TelemetryConfig, TelemetryKeys, TlsConfig,
+    TlsKeys,
+};
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
@@ -35,6 +39,40 @@ use rdma::Offer;
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     server: ServerKeys,
+    #[command(flatten)]
+    admin: AdminKeys,
+    #[command(flatten)]
+    tls: TlsKeys,
+    #[command(flatten)]
+    access: AccessKeys,
+    #[command(flatten)]
+    limits: LimitsKeys,
+    #[command(flatten)]
+    telemetry: TelemetryKeys,
+}
+
+/// What a server is run with.
+#[derive(Debug)]
+struct Configured {
+    server: ServerConfig,
+    _admin: AdminConfig,
+    _tls: TlsConfig,
+    _access: AccessConfig,
+    _limits: LimitsConfig,
+    _telemetry: TelemetryConfig,
+}
+
+impl Configured {
+    fn resolve(args: ServeArgs, layers: &Layers<'_>) -> Result<Self, Failure> {
+        Ok(Self {
+            server: ServerConfig::resolve(args.server, layers)?,
+            _admin: AdminConfig::resolve(args.admin, layers)?,
+            _tls: TlsConfig::resolve(args.tls, layers)?,
+            _access: AccessConfig::resolve(args.access, layers)?,
+            _limits: LimitsConfig::resolve(args.limits, layers)?,
+            _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -52,15 +90,16 @@ pub(crate) async fn run(
     layers: &Layers<'_>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let config = ServerConfig::resolve(args.server, layers)?;
-    let offer = rdma::offer(&config)?;
+    let configured = Configured::resolve(args, layers)?;
+    let config = &configured.server;
+    let offer = rdma::offer(config)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let store = open_store(&config).await?;
+    let store = open_store(config).await?;
     let outcome = async {
-        let cache = build_tools::cache(&config, &store).await?;
-        let outcome = serve(&config, offer, &store, cache.as_ref(), &mut signals, output).await;
+        let cache = build_tools::cache(config, &store).await?;
+        let outcome = serve(config, offer, &store, cache.as_ref(), &mut signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),

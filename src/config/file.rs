@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{ClientKeys, ServerKeys};
+use super::{AccessKeys, AdminKeys, ClientKeys, LimitsKeys, ServerKeys, TelemetryKeys, TlsKeys};
 use crate::failure::Failure;
 
 /// What `zako.toml` says; empty if there is none.
@@ -20,6 +20,11 @@ pub(crate) struct ConfigFile {
 struct Keys {
     server: ServerKeys,
     client: ClientKeys,
+    admin: AdminKeys,
+    tls: TlsKeys,
+    access: AccessKeys,
+    limits: LimitsKeys,
+    telemetry: TelemetryKeys,
 }
 
 impl ConfigFile {
@@ -89,6 +94,26 @@ impl ConfigFile {
 
     pub(super) fn client(&self) -> &ClientKeys {
         &self.keys.client
+    }
+
+    pub(super) fn admin(&self) -> &AdminKeys {
+        &self.keys.admin
+    }
+
+    pub(super) fn tls(&self) -> &TlsKeys {
+        &self.keys.tls
+    }
+
+    pub(super) fn access(&self) -> &AccessKeys {
+        &self.keys.access
+    }
+
+    pub(super) fn limits(&self) -> &LimitsKeys {
+        &self.keys.limits
+    }
+
+    pub(super) fn telemetry(&self) -> &TelemetryKeys {
+        &self.keys.telemetry
     }
 }
 

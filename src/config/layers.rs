@@ -6,7 +6,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::{ClientConfig, ConfigFile, ServerConfig};
+use super::{
+    AccessConfig, AdminConfig, ClientConfig, ConfigFile, LimitsConfig, ServerConfig,
+    TelemetryConfig, TlsConfig,
+};
 use crate::failure::Failure;
 
 /// A value and where it comes from.
@@ -105,10 +108,18 @@ fn variable_name(key: &str) -> String {
 /// Whether a variable of this name is read.
 pub(crate) fn is_known_variable(name: &str) -> bool {
     ["ZAKO_CONFIG", "ZAKO_LOG"].contains(&name)
-        || ServerConfig::KEYS
-            .iter()
-            .chain(ClientConfig::KEYS)
-            .any(|key| variable_name(key) == name)
+        || [
+            ServerConfig::KEYS,
+            ClientConfig::KEYS,
+            AdminConfig::KEYS,
+            TlsConfig::KEYS,
+            AccessConfig::KEYS,
+            LimitsConfig::KEYS,
+            TelemetryConfig::KEYS,
+        ]
+        .into_iter()
+        .flatten()
+        .any(|key| variable_name(key) == name)
 }
 
 /// Reads a key of `zako.toml` whose text form is that of its flag.

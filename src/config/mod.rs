@@ -1,18 +1,28 @@
 //! What is configured and where each value comes from: a flag, a `ZAKO_*`
 //! variable, `zako.toml`, or the default; in that order.
 
+mod access;
+mod admin;
 mod choices;
 mod client;
 mod file;
 mod http;
 mod layers;
+mod limits;
 mod rdma;
 mod server;
+mod telemetry;
+mod tls;
 
+pub(crate) use access::{AccessConfig, AccessKeys};
+pub(crate) use admin::{AdminConfig, AdminKeys};
 pub(crate) use choices::{ActionUpdatesChoice, DurabilityChoice, MaintenanceChoice, VerifyChoice};
 pub(crate) use client::{ClientConfig, ClientKeys, TransportChoice};
 pub(crate) use file::ConfigFile;
 pub(crate) use http::HttpChoice;
 pub(crate) use layers::{Layers, Origin, Setting, is_known_variable};
+pub(crate) use limits::{LimitsConfig, LimitsKeys};
 pub(crate) use rdma::{DeviceChoice, RdmaChoice, TrustedNetworks};
 pub(crate) use server::{ServerConfig, ServerKeys};
+pub(crate) use telemetry::{TelemetryConfig, TelemetryKeys};
+pub(crate) use tls::{TlsConfig, TlsKeys};

@@ -2,14 +2,17 @@
 //!
 //! [`cas`] has the trait [`Cas`](cas::Cas), its contract and its errors;
 //! [`store`] the stores behind it: on local disk, in memory, and one in front of
-//! another; [`alias`] a table of other names for blobs. With the feature `grpc` (on by default) come [`negotiate`],
-//! [`transport`], [`server`] and [`client`]. With default features off this crate
+//! another; [`alias`] a table of other names for blobs; [`observe`] what can be learned of
+//! all that while it runs; [`access`] who may use it. With the feature `grpc` (on by default) come
+//! [`negotiate`], [`transport`], [`server`] and [`client`]. With default features off this crate
 //! is the embedded store alone.
 
+pub mod access;
 pub mod alias;
 pub mod cas;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod observe;
 pub mod store;
 pub mod transfer;
 

@@ -146,6 +146,11 @@ impl Gate {
         self.live.load(Ordering::Acquire)
     }
 
+    /// Tokens that can be redeemed.
+    pub fn tokens(&self) -> usize {
+        self.tokens.lock().outstanding(self.clock.now())
+    }
+
     /// What the store's steps are measured with.
     pub fn service_time(&self) -> &ServiceTime {
         &self.service_time

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::session::Session;
 use super::token::TokenHash;
+use crate::access::Credentials;
 
 /// An accepted connection. All its calls share one, and with the last of them and
 /// the connection itself its session ends.
@@ -16,6 +17,8 @@ use super::token::TokenHash;
 pub struct Peer {
     pub(super) id: u64,
     addr: PeerAddr,
+    /// The other end's address without its port: `10.0.0.7`, `unix`.
+    host: String,
     pub(super) session: Mutex<Option<Session>>,
     /// The tokens that it was given lately, the oldest first.
     pub(super) tokens: Mutex<VecDeque<TokenHash>>,
@@ -51,6 +54,10 @@ impl Peer {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            host: match &addr {
+                PeerAddr::Tcp { remote, .. } => remote.ip().to_canonical().to_string(),
+                PeerAddr::Unix { .. } => "unix".to_owned(),
+            },
             addr,
             session: Mutex::new(None),
             tokens: Mutex::default(),
@@ -62,11 +69,28 @@ impl Peer {
         &self.addr
     }
 
+    /// The other end's address without its port: `10.0.0.7`, `unix`.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Who the peer is; `None` if only its address is known.
     pub fn identity(&self) -> Option<PeerIdentity> {
         match self.addr {
             PeerAddr::Unix { user } => user.map(PeerIdentity::User),
             PeerAddr::Tcp { .. } => None,
+        }
+    }
+
+    /// What the connection shows of who the peer is.
+    pub fn credentials(&self) -> Credentials<'_> {
+        Credentials {
+            user: match self.addr {
+                PeerAddr::Unix { user } => user,
+                PeerAddr::Tcp { .. } => None,
+            },
+            is_local: self.is_local(),
+            ..Credentials::default()
         }
     }
 

@@ -154,6 +154,12 @@ impl Tokens {
         Some(grant)
     }
 
+    /// How many can be redeemed.
+    pub(super) fn outstanding(&mut self, now: Instant) -> usize {
+        self.expire(now);
+        self.issued.len()
+    }
+
     /// Whether the token can still be redeemed, unless it expired.
     pub(super) fn is_outstanding(&self, hash: &TokenHash) -> bool {
         let issued = self.issued.get(&hash.slot());

@@ -13,6 +13,7 @@ use tonic::body::Body;
 
 use super::deadline;
 use super::download::DownloadBody;
+use super::meter::Meter;
 use super::sendfile::AnswerBuf;
 use super::transport::trailers;
 use super::watch::Watch;
@@ -36,6 +37,7 @@ pub(super) struct AnswerBody {
     /// Ends the answer when it has nothing to say.
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     watch: Option<Arc<Watch>>,
+    meter: Option<Arc<Meter>>,
 }
 
 impl AnswerBody {
@@ -44,6 +46,7 @@ impl AnswerBody {
         deadline: Option<Instant>,
         stop: Option<WaitForCancellationFutureOwned>,
         watch: Option<Arc<Watch>>,
+        meter: Option<Arc<Meter>>,
     ) -> Self {
         Self {
             inner,
@@ -51,6 +54,7 @@ impl AnswerBody {
             deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
             stop: stop.map(Box::pin),
             watch,
+            meter,
         }
     }
 
@@ -120,6 +124,9 @@ impl HttpBody for AnswerBody {
                 Poll::Ready(_) => watch.answered(),
                 Poll::Pending => watch.read(),
             }
+        }
+        if let (Some(meter), Poll::Ready(Some(Ok(frame)))) = (&this.meter, &frame) {
+            meter.answered(frame);
         }
         frame
     }

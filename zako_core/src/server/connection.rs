@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, TryFutureExt};
-use http::{Request, Response};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -15,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
@@ -26,14 +28,18 @@ use super::body::RequestBody;
 use super::deadline;
 use super::face::{Call, Face};
 use super::idle_body::IdleBody;
+use super::meter::{Meter, Metered};
 use super::options::ServerOptions;
 use super::preface::Greeted;
 use super::rdma::RdmaRoad;
 use super::sendfile::{Road, Slots, Socket};
+use super::status::to_status;
 use super::transport;
 use super::watch::Watch;
+use crate::access::{Authorizer, Credentials, Identity};
 use crate::cas::{Cas, Maintain};
 use crate::negotiate::{Gate, Peer, PeerAddr};
+use crate::observe::{CallKind, Interface, Observer};
 use crate::transport::grpc::DecodeLimits;
 use crate::transport::stream::Stream;
 
@@ -50,9 +56,14 @@ pub(super) struct Shared {
     pub(super) rdma: Option<Arc<RdmaRoad>>,
     /// Other protocols.
     pub(super) faces: Vec<Arc<dyn Face>>,
+    /// Is told of calls and connections.
+    pub(super) observer: Option<Arc<dyn Observer>>,
+    /// Knows who callers are; without one everyone is alike.
+    pub(super) authorizer: Option<Arc<dyn Authorizer>>,
     pub(super) began: Instant,
     /// For the blobs that go from file to socket.
     pub(super) slots: Arc<Slots>,
+    pub(super) connections: TaskTracker,
     /// Calls that run: they hold the store.
     pub(super) calls: Calls,
     /// Uploads that run, which outlive their calls when the peer is gone.
@@ -95,6 +106,33 @@ impl Shared {
     fn face(&self, service: &str) -> Option<Arc<dyn Face>> {
         let serves = |face: &&Arc<dyn Face>| face.services().contains(&service);
         self.faces.iter().find(serves).map(Arc::clone)
+    }
+
+    /// Who calls, if that makes a difference here.
+    fn identify(&self, peer: &Peer, headers: &HeaderMap) -> Result<Option<Identity>, Status> {
+        let Some(authorizer) = &self.authorizer else {
+            return Ok(None);
+        };
+        let credentials = Credentials {
+            authorization: headers.get(AUTHORIZATION).map(|value| value.as_bytes()),
+            ..peer.credentials()
+        };
+        let identity = authorizer.identify(&credentials);
+        identity.map(Some).map_err(|error| to_status(&error))
+    }
+
+    /// What reports the call when it ends, if anyone listens.
+    fn meter(
+        &self,
+        uri: &Uri,
+        interface: Interface,
+        kind: CallKind,
+        peer: &Arc<Peer>,
+        identity: Option<Identity>,
+    ) -> Option<Arc<Meter>> {
+        let observer = Arc::clone(self.observer.as_ref()?);
+        let (uri, peer) = (uri.clone(), Arc::clone(peer));
+        Some(Meter::new(observer, interface, kind, uri, peer, identity))
     }
 
     pub(super) fn request_body(
@@ -180,27 +218,48 @@ async fn answer(
     road: Arc<Road>,
     mut request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
-    request.extensions_mut().insert(peer);
     let watch = Watch::current();
-    let deadline = match deadline::deadline(request.headers()) {
-        Ok(deadline) => deadline,
+    let known = deadline::deadline(request.headers()).and_then(|deadline| {
+        let identity = shared.identify(&peer, request.headers())?;
+        Ok((deadline, identity))
+    });
+    let (deadline, identity) = match known {
+        Ok(known) => known,
         Err(status) => {
             let refusal = status.into_http().map(Inner::Body);
-            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch)));
+            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch, None)));
         }
     };
+    if let Some(identity) = &identity {
+        request.extensions_mut().insert(identity.clone());
+    }
     if let Some(watch) = &watch {
         watch.until(deadline);
     }
-    let service = request.uri().path().split('/').nth(1).unwrap_or_default();
+    // Shares the request's.
+    let uri = request.uri().clone();
+    let path = uri.path();
+    let service = path.split('/').nth(1).unwrap_or_default();
     // A negotiation may rest for as long as its caller looks for blobs.
-    let negotiation = request.uri().path() == NEGOTIATE;
+    let negotiation = path == NEGOTIATE;
     // So may a session over RDMA, whose bytes don't come here; HTTP/2 finds out whether
     // the caller is gone.
-    let rests = negotiation || request.uri().path() == RDMA_SESSION;
+    let rests = negotiation || path == RDMA_SESSION;
     // Those calls end when their caller says so, or with the server.
     let face = shared.face(service);
     let open_ended = negotiation || (face.is_none() && !service.starts_with("zako."));
+    let interface = match face {
+        Some(_) => Interface::RemoteExecution,
+        None => Interface::Zako,
+    };
+    let kind = match service {
+        transport::NAME | "google.bytestream.ByteStream" => CallKind::Stream,
+        _ if open_ended || rests => CallKind::Stream,
+        _ => CallKind::Short,
+    };
+    let meter = shared.meter(&uri, interface, kind, &peer, identity);
+    request.extensions_mut().insert(peer);
+    let request = request.map(|body| Metered::new(body, meter.clone()));
     let idle = shared.options.upload_idle_timeout;
     let answer = if service == transport::NAME {
         // The bulk calls mind their deadlines themselves until they answer: an
@@ -218,7 +277,12 @@ async fn answer(
         in_time(deadline, answer.map_ok(|answer| answer.map(Inner::Body))).await
     };
     let stop = open_ended.then(|| shared.stop.clone().cancelled_owned());
-    answer.map(|answer| answer.map(|body| AnswerBody::new(body, deadline, stop, watch)))
+    answer.map(|answer| {
+        if let Some(meter) = &meter {
+            meter.ended(answer.headers());
+        }
+        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter))
+    })
 }
 
 /// The answer, or the one to a call whose deadline passes before it.

@@ -13,7 +13,6 @@ use futures::Stream;
 use futures::future::BoxFuture;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
@@ -25,6 +24,7 @@ use super::connection::Shared;
 use super::download::DownloadBody;
 use super::gated;
 use super::idle_body::IdleBody;
+use super::meter::Metered;
 use super::sendfile::Road;
 use super::status::bad_frame;
 use super::stream_body;
@@ -50,7 +50,7 @@ pub trait Face: fmt::Debug + Send + Sync + 'static {
 /// A call whose message is not read yet.
 pub struct Call {
     head: Parts,
-    body: Incoming,
+    body: Metered,
     deadline: Option<tokio::time::Instant>,
     road: Arc<Road>,
     shared: Arc<Shared>,
@@ -73,7 +73,7 @@ pub use super::body::Broken;
 
 impl Call {
     pub(super) fn new(
-        request: Request<Incoming>,
+        request: Request<Metered>,
         deadline: Option<tokio::time::Instant>,
         road: Arc<Road>,
         shared: Arc<Shared>,

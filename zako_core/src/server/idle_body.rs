@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 use tonic::Status;
+
+use super::meter::Metered;
 
 /// A message may take this many idle times, however steadily it comes.
 const MESSAGE_TIMES: u32 = 10;
@@ -19,7 +20,7 @@ const HEAD: usize = 5;
 /// A body that fails when nothing comes for too long while it is waited for, or
 /// when a message takes too long in all.
 pub(super) struct IdleBody {
-    body: Incoming,
+    body: Metered,
     idle: Duration,
     /// Whether the sender may rest between messages.
     rests: bool,
@@ -42,7 +43,7 @@ struct Messages {
 
 impl IdleBody {
     /// A body whose sender must go on, or may rest between messages.
-    pub(super) fn new(body: Incoming, idle: Duration, rests: bool) -> Self {
+    pub(super) fn new(body: Metered, idle: Duration, rests: bool) -> Self {
         Self {
             body,
             idle,

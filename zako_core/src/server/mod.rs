@@ -13,9 +13,11 @@ mod deadline;
 mod download;
 mod entries;
 mod face;
+mod figures;
 mod gated;
 mod idle_body;
 mod listen;
+mod meter;
 mod options;
 mod port;
 mod preface;
@@ -35,6 +37,7 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
+pub use figures::{Figures, FiguresReader};
 pub use listen::{ListenAddr, ParseListenAddrError};
 pub use options::{MaintenanceAccess, ServerOptions};
 pub use port::{Port, PortConnection, PortOptions, PortStream};
@@ -42,8 +45,10 @@ pub use rdma::{Network, ParseNetworkError, RdmaOptions};
 pub use serve::BoundServer;
 pub use status::{bad_frame, bad_request, to_status};
 
+use crate::access::Authorizer;
 use crate::cas::{Cas, Maintain, Result};
 use crate::negotiate::{Clock, SystemClock};
+use crate::observe::Observer;
 
 /// A server that is not listening yet.
 pub struct Server {
@@ -53,6 +58,8 @@ pub struct Server {
     options: ServerOptions,
     rdma: Option<RdmaOptions>,
     faces: Vec<Arc<dyn Face>>,
+    observer: Option<Arc<dyn Observer>>,
+    authorizer: Option<Arc<dyn Authorizer>>,
 }
 
 impl Server {
@@ -65,6 +72,8 @@ impl Server {
             options,
             rdma: None,
             faces: Vec::new(),
+            observer: None,
+            authorizer: None,
         }
     }
 
@@ -79,6 +88,20 @@ impl Server {
     #[must_use]
     pub fn with_face(mut self, face: Arc<dyn Face>) -> Self {
         self.faces.push(face);
+        self
+    }
+
+    /// Tells of its calls and connections.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Asks who its callers are.
+    #[must_use]
+    pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorizer = Some(authorizer);
         self
     }
 
@@ -103,15 +126,7 @@ impl Server {
     /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if the address can't be taken.
     pub async fn bind(self, addr: &ListenAddr) -> Result<BoundServer> {
         let listener = listen::Listener::bind(addr).await?;
-        Ok(BoundServer::new(
-            listener,
-            self.cas,
-            self.maintain,
-            self.clock,
-            self.options,
-            self.rdma,
-            self.faces,
-        ))
+        Ok(BoundServer::new(listener, self))
     }
 }
 

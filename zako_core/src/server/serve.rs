@@ -15,17 +15,17 @@ use zako_protobuf::rdma::probe_server::ProbeServer;
 use zako_protobuf::rdma::rdma_server::RdmaServer;
 use zako_protobuf::store::store_server::StoreServer;
 
+use super::Server;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
-use super::face::Face;
+use super::figures::FiguresReader;
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
-use super::options::ServerOptions;
-use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaOptions, RdmaRoad, RdmaService};
+use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
-use crate::cas::{Cas, CasError, ErrorKind, Maintain, Result};
-use crate::negotiate::{Clock, Gate};
+use crate::cas::{CasError, ErrorKind, Result};
+use crate::negotiate::Gate;
 
 /// The longest request, in bytes, of the services that only tell about this server.
 const MAX_SMALL_REQUEST: usize = 16 * 1024;
@@ -43,15 +43,17 @@ pub struct BoundServer {
 }
 
 impl BoundServer {
-    pub(super) fn new(
-        listener: Listener,
-        cas: Arc<dyn Cas>,
-        maintain: Option<Arc<dyn Maintain>>,
-        clock: Arc<dyn Clock>,
-        options: ServerOptions,
-        rdma: Option<RdmaOptions>,
-        faces: Vec<Arc<dyn Face>>,
-    ) -> Self {
+    pub(super) fn new(listener: Listener, server: Server) -> Self {
+        let Server {
+            cas,
+            maintain,
+            clock,
+            options,
+            rdma,
+            faces,
+            observer,
+            authorizer,
+        } = server;
         Self {
             listener,
             shared: Arc::new(Shared {
@@ -62,7 +64,10 @@ impl BoundServer {
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
                 faces,
+                observer,
+                authorizer,
                 began: Instant::now(),
+                connections: TaskTracker::new(),
                 slots: Arc::new(Slots::new()),
                 uploads: TaskTracker::new(),
                 stop: CancellationToken::new(),
@@ -77,6 +82,11 @@ impl BoundServer {
         self.listener.addr()
     }
 
+    /// What tells what it holds.
+    pub fn figures(&self) -> FiguresReader {
+        FiguresReader::new(Arc::clone(&self.shared))
+    }
+
     /// Answers calls until `shutdown` is ready. Then takes no more connections and
     /// calls, lets those that run end within [`ServerOptions::drain_timeout`], parks
     /// the uploads that are left, and cuts the rest.
@@ -89,7 +99,7 @@ impl BoundServer {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<()> {
         let Self { listener, shared } = self;
         let (health, routes) = routes(&shared).await?;
-        let connections = TaskTracker::new();
+        let connections = &shared.connections;
         let _cut = shared.cut.clone().drop_guard();
         let _park = shared.park.clone().drop_guard();
 
@@ -98,7 +108,7 @@ impl BoundServer {
             let (shared, routes) = (Arc::clone(&shared), routes.clone());
             connection::serve(shared, routes, stream, addr)
         };
-        listener.serve(most, &connections, shutdown, serve).await;
+        listener.serve(most, connections, shutdown, serve).await;
         // Closes the socket: a peer that connects now is refused, not left waiting.
         drop(listener);
 

@@ -35,7 +35,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
+use zako_core::access::Authorizer;
 use zako_core::cas::{Maintain, Result};
+use zako_core::observe::Observer;
 use zako_core::server::{ListenAddr, Port};
 
 pub use options::HttpOptions;
@@ -56,6 +58,10 @@ pub struct HttpServer {
 struct Shared {
     cache: Cache,
     maintain: Option<Arc<dyn Maintain>>,
+    /// Is told of requests and connections.
+    observer: Option<Arc<dyn Observer>>,
+    /// Knows who callers are; without one everyone is alike.
+    authorizer: Option<Arc<dyn Authorizer>>,
     options: HttpOptions,
     began: Instant,
     /// Uploads that run, which outlive their connections to clean up.
@@ -79,6 +85,8 @@ impl HttpServer {
             compressions: Arc::new(Semaphore::new(options.max_compressions)),
             cache,
             maintain: None,
+            observer: None,
+            authorizer: None,
             options,
             began: Instant::now(),
             uploads: TaskTracker::new(),
@@ -90,6 +98,20 @@ impl HttpServer {
     #[must_use]
     pub fn with_maintenance(mut self, maintain: Arc<dyn Maintain>) -> Self {
         self.shared.maintain = Some(maintain);
+        self
+    }
+
+    /// Tells of its requests and connections.
+    #[must_use]
+    pub fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.shared.observer = Some(observer);
+        self
+    }
+
+    /// Asks who its callers are.
+    #[must_use]
+    pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.shared.authorizer = Some(authorizer);
         self
     }
 

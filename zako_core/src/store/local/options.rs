@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::io::{Backend, Disk};
+use crate::observe::Observer;
 
 /// How a local store is set up. Made by [`StoreOptions::default`], then changed
 /// field by field.
@@ -36,6 +37,8 @@ pub struct StoreOptions {
     pub backend: Arc<dyn Backend>,
     /// The clocks.
     pub clock: Arc<dyn Clock>,
+    /// Is told what happens in the store.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// When a stored blob is durable.
@@ -104,6 +107,7 @@ impl Default for StoreOptions {
             scrub_rate: None,
             backend: Arc::new(Disk),
             clock: Arc::new(SystemClock::default()),
+            observer: None,
         }
     }
 }

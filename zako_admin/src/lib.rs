@@ -1,0 +1,1 @@
+//! The port by which operators watch a server: health, metrics and a status page.

@@ -1,0 +1,43 @@
+//! Who calls a server, and what they may do.
+//!
+//! A server asks its [`Authorizer`] once for each call who the caller is, by what the
+//! connection and the call's metadata tell ([`Credentials`]). The [`Identity`] says what
+//! it may ([`Role`]), and carries over into one-time tokens and sessions. Without an
+//! authorizer everyone who can connect may do everything, but for the maintenance of the
+//! store, which the server's options say.
+
+mod identity;
+
+use std::fmt;
+
+pub use identity::{Identity, Rights, Role};
+
+use crate::cas::Result;
+
+/// Tells who a caller is.
+pub trait Authorizer: fmt::Debug + Send + Sync + 'static {
+    /// The identity behind these credentials.
+    ///
+    /// Called for every call: it must not block, and should be quick for credentials that
+    /// it has seen.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unauthenticated`](crate::cas::ErrorKind::Unauthenticated) if they are
+    /// none, wrong or expired, and nobody may come without.
+    fn identify(&self, credentials: &Credentials<'_>) -> Result<Identity>;
+}
+
+/// What a caller shows of itself.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Credentials<'a> {
+    /// The certificate of a TLS connection's client, in DER, which its chain was checked
+    /// for already.
+    pub certificate: Option<&'a [u8]>,
+    /// The value of the call's `authorization`.
+    pub authorization: Option<&'a [u8]>,
+    /// The user of a Unix socket's peer.
+    pub user: Option<u32>,
+    /// Whether the caller runs on this machine.
+    pub is_local: bool,
+}

@@ -1,0 +1,140 @@
+//! What a call is reported by when it ends.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, Uri};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tonic::Code;
+
+use crate::access::Identity;
+use crate::negotiate::Peer;
+use crate::observe::{CallEnd, CallKind, Interface, Observer};
+
+/// A call under way. Its request's and its answer's body share it; when both are gone the
+/// call has ended, and the observer is told.
+#[derive(Debug)]
+pub(super) struct Meter {
+    observer: Arc<dyn Observer>,
+    interface: Interface,
+    kind: CallKind,
+    /// Its path is the method.
+    uri: Uri,
+    peer: Arc<Peer>,
+    identity: Option<Identity>,
+    began: Instant,
+    received: AtomicU64,
+    sent: AtomicU64,
+    code: AtomicU16,
+}
+
+/// A request's body whose bytes count.
+#[derive(Debug)]
+pub(super) struct Metered {
+    body: Incoming,
+    meter: Option<Arc<Meter>>,
+}
+
+impl Meter {
+    pub(super) fn new(
+        observer: Arc<dyn Observer>,
+        interface: Interface,
+        kind: CallKind,
+        uri: Uri,
+        peer: Arc<Peer>,
+        identity: Option<Identity>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            observer,
+            interface,
+            kind,
+            uri,
+            peer,
+            identity,
+            began: Instant::now(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            // What a call is that goes away without an end.
+            code: AtomicU16::new(Code::Cancelled as u16),
+        })
+    }
+
+    /// Counts a part of the answer.
+    pub(super) fn answered<B: Buf>(&self, frame: &Frame<B>) {
+        if let Some(data) = frame.data_ref() {
+            // Told by the last owner only, which sees all of it.
+            self.sent
+                .fetch_add(data.remaining() as u64, Ordering::Relaxed);
+        } else if let Some(trailers) = frame.trailers_ref() {
+            self.ended(trailers);
+        }
+    }
+
+    /// Notes the code, if the trailers have it (or the headers of an answer without a
+    /// body).
+    pub(super) fn ended(&self, trailers: &HeaderMap) {
+        if let Some(code) = trailers.get("grpc-status") {
+            let code = Code::from_bytes(code.as_bytes());
+            self.code.store(code as u16, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let code = self.code.load(Ordering::Relaxed);
+        let unknown = code == Code::Unimplemented as u16;
+        self.observer.call(&CallEnd {
+            kind: self.kind,
+            code,
+            duration: self.began.elapsed(),
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+            identity: self.identity.as_ref(),
+            peer: self.peer.host(),
+            ..CallEnd::new(
+                self.interface,
+                if unknown { "other" } else { self.uri.path() },
+            )
+        });
+    }
+}
+
+impl Metered {
+    pub(super) fn new(body: Incoming, meter: Option<Arc<Meter>>) -> Self {
+        Self { body, meter }
+    }
+}
+
+impl Body for Metered {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let (Some(meter), Some(Ok(frame))) = (&self.meter, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            meter
+                .received
+                .fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,2 @@
+//! What a server tells of itself to those who run it: traces and metrics, by
+//! OpenTelemetry.
