@@ -1,10 +1,14 @@
 //! Reaching the configured server.
 
+use std::fs::File;
+use std::io::Read;
+
+use zako_core::access::Secret;
 use zako_core::client::{Client, ClientOptions, TransportChoice as Road};
 use zako_core::transfer::TransferOptions;
 use zako_core::tree::TreeOptions;
 
-use crate::config::{ClientConfig, ClientKeys, Layers, TransportChoice};
+use crate::config::{ClientConfig, ClientKeys, Layers, Origin, TransportChoice};
 use crate::fabric::{self, OpenPort, Unavailable};
 use crate::failure::{Exit, Failure};
 
@@ -55,6 +59,9 @@ async fn reach(config: &ClientConfig, purpose: Purpose) -> Result<Client, Failur
         TransportChoice::Auto => Road::Auto,
         TransportChoice::Rdma => Road::Rdma,
     };
+    options.token = token(config)?;
+    options.allow_plaintext_token = config.allow_plaintext_token.value;
+    options.namespace.clone_from(&config.namespace.value.0);
     let client = match port(config, &options, purpose)? {
         Some(port) => Client::connect_over(url, options, port.fabric).await,
         None => Client::connect(url, options).await,
@@ -69,6 +76,30 @@ async fn reach(config: &ClientConfig, purpose: Purpose) -> Result<Client, Failur
         }
     })
 }
+
+/// What shows the server who this is: the token itself, else the content of its file.
+///
+/// # Errors
+/// The file can't be read, or has none.
+fn token(config: &ClientConfig) -> Result<Option<Secret>, Failure> {
+    let file = &config.token_file;
+    let named = file.value.0.as_deref();
+    // A file that was named by a flag is a nearer wish than a variable.
+    let path = named.filter(|_| config.token.value.0.is_none() || file.origin == Origin::Flag);
+    let Some(path) = path else {
+        return Ok(config.token.value.0.clone());
+    };
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut text));
+    read.map_err(|error| Failure::io("reading the token", path, &error))?;
+    match text.trim() {
+        "" => Err(Failure::usage(format!("{} has no token", path.display()))),
+        token => Ok(Some(Secret::new(token))),
+    }
+}
+
+/// The longest token, in bytes.
+const LONGEST_TOKEN: u64 = 12 << 10;
 
 /// The port for RDMA, if it may be used and there is one.
 ///

@@ -1,5 +1,6 @@
 //! The `zako` command.
 
+mod access;
 mod allocator;
 mod args;
 mod completions;
@@ -77,6 +78,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     let layers = Layers::new(&file);
     match cli.verb {
         Verb::Completions(_) => Ok(()),
+        Verb::Access(args) => access::run(&args, output),
         Verb::Hash(args) => hash::run(&args, output),
         Verb::Serve(args) => block_on(serve::run(args, &layers, output)),
         Verb::Put(args) => block_on(until_interrupted(put::run(args, &layers, output))),

@@ -1,5 +1,6 @@
 //! `zako serve`: a store behind a server.
 
+mod access;
 mod build_tools;
 mod rdma;
 
@@ -25,6 +26,7 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use access::Access;
 use rdma::Offer;
 
 /// Serve a store
@@ -57,7 +59,7 @@ struct Configured {
     server: ServerConfig,
     _admin: AdminConfig,
     _tls: TlsConfig,
-    _access: AccessConfig,
+    access: AccessConfig,
     _limits: LimitsConfig,
     _telemetry: TelemetryConfig,
 }
@@ -68,7 +70,7 @@ impl Configured {
             server: ServerConfig::resolve(args.server, layers)?,
             _admin: AdminConfig::resolve(args.admin, layers)?,
             _tls: TlsConfig::resolve(args.tls, layers)?,
-            _access: AccessConfig::resolve(args.access, layers)?,
+            access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
             _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
@@ -93,13 +95,23 @@ pub(crate) async fn run(
     let configured = Configured::resolve(args, layers)?;
     let config = &configured.server;
     let offer = rdma::offer(config)?;
+    let access = Access::of(&configured.access)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
     let store = open_store(config).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
-        let outcome = serve(config, offer, &store, cache.as_ref(), &mut signals, output).await;
+        let outcome = serve(
+            config,
+            offer,
+            &access,
+            &store,
+            cache.as_ref(),
+            &mut signals,
+            output,
+        )
+        .await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -114,6 +126,7 @@ pub(crate) async fn run(
 async fn serve(
     config: &ServerConfig,
     offer: Option<Offer>,
+    access: &Access,
     store: &LocalStore,
     cache: Option<&Cache>,
     signals: &mut Signals,
@@ -125,6 +138,9 @@ async fn serve(
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
     }
+    if let Some(authorizer) = access.authorizer() {
+        server = server.with_authorizer(authorizer);
+    }
     let rdma = offer.as_ref().map(|offer| offer.place.to_string());
     if let Some(offer) = offer {
         server = server.with_rdma(offer.options);
@@ -135,7 +151,7 @@ async fn serve(
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store).await?,
+        Some(cache) => build_tools::http(config, cache, store, access.authorizer()).await?,
         None => None,
     };
     let ready = Ready {

@@ -1,10 +1,13 @@
 //! The configuration of the verbs that talk to a server.
 
+use std::convert::Infallible;
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
 use serde::Deserialize;
+use zako_core::access::Secret;
 use zako_core::client::ServerUrl;
 
 use super::layers::from_text;
@@ -32,7 +35,36 @@ pub(crate) struct ClientKeys {
     #[arg(long, value_name = "DEVICE", help_heading = "Server")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) rdma_device: Option<DeviceChoice>,
+
+    /// The file with the token that shows the server who this is. Or the variable
+    /// ZAKO_TOKEN has the token itself [env: ZAKO_TOKEN_FILE] [default: none]
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) token_file: Option<TokenFile>,
+
+    /// Whether the token may be sent over a network without TLS
+    /// [env: ZAKO_ALLOW_PLAINTEXT_TOKEN] [default: false]
+    #[arg(long, value_name = "BOOL", help_heading = "Server", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) allow_plaintext_token: Option<bool>,
+
+    /// The namespace to work in, where roles depend on it
+    /// [env: ZAKO_NAMESPACE] [default: none]
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) namespace: Option<Namespace>,
 }
+
+/// The file with a token, if there is one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TokenFile(pub(crate) Option<PathBuf>);
+
+/// A token, if there is one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Token(pub(crate) Option<Secret>);
+
+/// The name of a namespace; empty for none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Namespace(pub(crate) String);
 
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +80,22 @@ pub(crate) struct ClientConfig {
     pub(crate) server: Setting<ServerUrl>,
     pub(crate) transport: Setting<TransportChoice>,
     pub(crate) rdma_device: Setting<DeviceChoice>,
+    pub(crate) token: Setting<Token>,
+    pub(crate) token_file: Setting<TokenFile>,
+    pub(crate) allow_plaintext_token: Setting<bool>,
+    pub(crate) namespace: Setting<Namespace>,
 }
 
 impl ClientConfig {
-    pub(super) const KEYS: &[&str] = &["server", "transport", "rdma-device"];
+    pub(super) const KEYS: &[&str] = &[
+        "server",
+        "transport",
+        "rdma-device",
+        "token",
+        "token-file",
+        "allow-plaintext-token",
+        "namespace",
+    ];
 
     /// # Errors
     /// A variable's value can't be read.
@@ -71,6 +115,83 @@ impl ClientConfig {
                 file.rdma_device,
                 DeviceChoice::default(),
             )?,
+            // All processes of a machine see the flags of each other: a token is none.
+            token: layers.pick("token", None, None, Token::default())?,
+            token_file: layers.pick(
+                "token-file",
+                flags.token_file,
+                file.token_file,
+                TokenFile::default(),
+            )?,
+            allow_plaintext_token: layers.pick(
+                "allow-plaintext-token",
+                flags.allow_plaintext_token,
+                file.allow_plaintext_token,
+                false,
+            )?,
+            namespace: layers.pick(
+                "namespace",
+                flags.namespace,
+                file.namespace,
+                Namespace::default(),
+            )?,
+        })
+    }
+}
+
+impl FromStr for TokenFile {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self((!text.is_empty()).then(|| text.into())))
+    }
+}
+
+impl fmt::Display for TokenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(path) => path.display().fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
+impl FromStr for Token {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(Some(Secret::new(text))))
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Some(_) => "set",
+            None => "none",
+        })
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_good = text.len() <= 256 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        match is_good {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "{text:?} is no namespace: it has at most 256 visible ASCII characters"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &*self.0 {
+            "" => "none",
+            name => name,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::client::TokenFile;
 use super::{AccessKeys, AdminKeys, ClientKeys, LimitsKeys, ServerKeys, TelemetryKeys, TlsKeys};
 use crate::failure::Failure;
 
@@ -76,6 +77,12 @@ impl ConfigFile {
         // A relative path means the same from wherever the command is run.
         if let (Some(data), Some(folder)) = (&mut keys.server.data, path.parent()) {
             *data = folder.join(&data);
+        }
+        if let Some(folder) = path.parent() {
+            keys.access.based_on(folder);
+            if let Some(TokenFile(Some(file))) = &mut keys.client.token_file {
+                *file = folder.join(&file);
+            }
         }
         Ok(Self {
             path: Some(path.to_owned()),

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use zako_core::access::Authorizer;
 use zako_core::alias::{AliasOptions, AliasTable};
 use zako_core::server::Face;
 use zako_core::store::LocalStore;
@@ -66,6 +67,7 @@ pub(super) async fn http(
     config: &ServerConfig,
     cache: &Cache,
     store: &LocalStore,
+    authorizer: Option<Arc<dyn Authorizer>>,
 ) -> Result<Option<HttpServer>, Failure> {
     let Some(addr) = config.http.value.address(&config.listen.value) else {
         return Ok(None);
@@ -74,7 +76,13 @@ pub(super) async fn http(
     options.body_idle_timeout = config.upload_idle_timeout.value.0;
     options.drain_timeout = config.drain_timeout.value.0;
     match HttpServer::bind(&addr, cache.clone(), options).await {
-        Ok(server) => Ok(Some(server.with_maintenance(Arc::new(store.clone())))),
+        Ok(server) => {
+            let server = server.with_maintenance(Arc::new(store.clone()));
+            Ok(Some(match authorizer {
+                Some(authorizer) => server.with_authorizer(authorizer),
+                None => server,
+            }))
+        }
         Err(error) if config.http.origin == Origin::Default => {
             // Nobody's wish, and no reason to serve nobody.
             tracing::error!(
@@ -95,7 +103,7 @@ pub(super) async fn http(
 /// dropped.
 pub(super) fn sweep(cache: &Cache) -> AbortOnDrop {
     let cache = cache.clone();
-    AbortOnDrop(tokio::spawn(async move {
+    AbortOnDrop::spawn(async move {
         loop {
             tokio::time::sleep(SWEEP_PERIOD).await;
             match cache.sweep().await {
@@ -103,7 +111,13 @@ pub(super) fn sweep(cache: &Cache) -> AbortOnDrop {
                 Err(error) => tracing::warn!(%error, "names of blobs could not be swept"),
             }
         }
-    }))
+    })
+}
+
+impl AbortOnDrop {
+    pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
 }
 
 impl Drop for AbortOnDrop {

@@ -16,6 +16,7 @@ use tonic::codegen::StdError;
 use tower_service::Service;
 
 use super::answer::Answer;
+use super::credentials::{CallCredentials, check_plaintext};
 use super::outgoing::Outgoing;
 use super::url::{Place, ServerUrl};
 use super::{ClientOptions, status};
@@ -30,6 +31,7 @@ pub(super) struct Http2 {
     sender: http2::SendRequest<Outgoing>,
     peer: Option<SocketAddr>,
     authority: http::uri::Authority,
+    credentials: CallCredentials,
 }
 
 /// How full a stream's buffer may be when it takes more, in bytes: empty. So
@@ -78,6 +80,7 @@ impl Http2 {
                 // Without it an upload waits for the peer's delayed acknowledgements.
                 stream.set_nodelay(true).map_err(failed)?;
                 let peer = stream.peer_addr().map_err(failed)?;
+                check_plaintext(url, peer, options)?;
                 Self::handshake(url, Stream::Tcp(stream), Some(peer), options).await
             }
             #[cfg(unix)]
@@ -101,6 +104,7 @@ impl Http2 {
         peer: Option<SocketAddr>,
         options: &ClientOptions,
     ) -> Result<Self> {
+        let credentials = CallCredentials::of(options)?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(options.stream_window)
@@ -126,6 +130,7 @@ impl Http2 {
             sender,
             peer,
             authority: authority.unwrap_or_else(|| http::uri::Authority::from_static("localhost")),
+            credentials,
         })
     }
 
@@ -141,6 +146,7 @@ impl Http2 {
         request
             .headers_mut()
             .insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        self.credentials.add_to(request.headers_mut());
         self.sender
             .send_request(request)
             .map(|outcome| Ok(Answer::of(outcome?)))

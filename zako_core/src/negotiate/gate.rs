@@ -9,7 +9,8 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::session::{Counted, Running, Session};
 use super::token::{Grant, TokenHash, Tokens};
-use super::{Access, Clock, Peer, Scope, ServiceTime, StreamPermit};
+use super::{Access, Clock, Peer, PeerIdentity, Scope, ServiceTime, StreamPermit};
+use crate::access::Identity;
 use crate::cas::{CasError, ErrorKind, Result};
 
 /// Tokens that a connection may have outstanding; the next one ends its oldest.
@@ -75,6 +76,14 @@ impl Gate {
     /// # Errors
     /// [`ErrorKind::NoSpace`] if too many are outstanding; it tells when to try again.
     pub fn offer(&self, peer: &Peer, scope: Scope) -> Result<Offer> {
+        self.offer_to(peer, None, scope)
+    }
+
+    /// Issues a token that only this caller can redeem.
+    ///
+    /// # Errors
+    /// As for [`offer`](Self::offer).
+    pub fn offer_to(&self, peer: &Peer, caller: Option<&Identity>, scope: Scope) -> Result<Offer> {
         let sessions = self.sessions() + 1;
         let streams = self
             .service_time
@@ -82,7 +91,7 @@ impl Gate {
         let grant = Grant {
             scope,
             streams,
-            identity: peer.identity(),
+            identity: peer.holder(caller),
         };
         let mut given = peer.tokens.lock();
         let mut tokens = self.tokens.lock();
@@ -115,28 +124,44 @@ impl Gate {
         token: Option<&[u8]>,
         access: Access,
     ) -> Result<StreamPermit> {
-        if !self.limits.require_token {
-            return Ok(StreamPermit::unbounded());
-        }
-        let (running, streams) = self.enter(peer, token, access)?;
-        Ok(running.permit(streams).await)
+        self.admit_caller(peer, None, token, access).await
     }
 
-    /// Admits a call that only steers what moves elsewhere: as [`admit`](Self::admit), but
-    /// it takes no stream.
+    /// As [`admit`](Self::admit), by tokens that this caller was given.
     ///
     /// # Errors
-    /// As of [`admit`](Self::admit).
-    pub fn admit_control(
+    /// As for [`admit`](Self::admit); [`ErrorKind::Unauthenticated`] too if the token or
+    /// the session is somebody else's.
+    pub async fn admit_caller(
         &self,
         peer: &Arc<Peer>,
+        caller: Option<&Identity>,
         token: Option<&[u8]>,
         access: Access,
     ) -> Result<StreamPermit> {
         if !self.limits.require_token {
             return Ok(StreamPermit::unbounded());
         }
-        let (running, _) = self.enter(peer, token, access)?;
+        let (running, streams) = self.enter(peer, caller, token, access)?;
+        Ok(running.permit(streams).await)
+    }
+
+    /// Admits a call that only steers what moves elsewhere: as
+    /// [`admit_caller`](Self::admit_caller), but it takes no stream.
+    ///
+    /// # Errors
+    /// As of [`admit_caller`](Self::admit_caller).
+    pub fn admit_control(
+        &self,
+        peer: &Arc<Peer>,
+        caller: Option<&Identity>,
+        token: Option<&[u8]>,
+        access: Access,
+    ) -> Result<StreamPermit> {
+        if !self.limits.require_token {
+            return Ok(StreamPermit::unbounded());
+        }
+        let (running, _) = self.enter(peer, caller, token, access)?;
         Ok(StreamPermit::without_stream(running))
     }
 
@@ -159,10 +184,12 @@ impl Gate {
     fn enter(
         &self,
         peer: &Arc<Peer>,
+        caller: Option<&Identity>,
         token: Option<&[u8]>,
         access: Access,
     ) -> Result<(Running, Arc<tokio::sync::Semaphore>)> {
         let now = self.clock.now();
+        let holder = peer.holder(caller);
         let hash = token.map(TokenHash::of);
         let mut place = peer.session.lock();
         if place
@@ -176,19 +203,22 @@ impl Gate {
             (None, None) => return Err(unauthenticated("a token is needed and none was sent")),
             (Some(_), None) => {}
             (Some(session), Some(hash)) if session.knows(&hash) => {}
-            (Some(session), Some(hash)) => session.renew(hash, self.redeem(&hash, peer, now)?),
+            (Some(session), Some(hash)) => session.renew(hash, self.redeem(&hash, holder, now)?),
             (None, Some(hash)) => {
                 // Finding room looks at all connections, this one too.
                 drop(place);
                 let counted = self.room(now)?;
-                place = self.open(peer, hash, counted, now)?;
+                place = self.open_for(peer, holder, hash, counted, now)?;
                 opened = true;
             }
         }
         let Some(session) = place.as_mut() else {
             return Err(unauthenticated("the session has ended"));
         };
-        let allowed = session.allows(hash.as_ref(), access);
+        let Some(scope) = session.scope(hash.as_ref(), holder) else {
+            return Err(unauthenticated("the session is another identity's"));
+        };
+        let allowed = scope.allows(access);
         session.last_used = now;
         let streams = Arc::clone(&session.streams);
         if allowed {
@@ -215,9 +245,10 @@ impl Gate {
     }
 
     /// Opens the session, unless another call of the connection was faster.
-    fn open<'a>(
+    fn open_for<'a>(
         &self,
         peer: &'a Peer,
+        holder: Option<PeerIdentity>,
         hash: TokenHash,
         counted: Counted,
         now: Instant,
@@ -225,19 +256,24 @@ impl Gate {
         let mut place = peer.session.lock();
         match place.as_mut() {
             Some(session) if session.knows(&hash) => {}
-            Some(session) => session.renew(hash, self.redeem(&hash, peer, now)?),
+            Some(session) => session.renew(hash, self.redeem(&hash, holder, now)?),
             None => {
-                let grant = self.redeem(&hash, peer, now)?;
+                let grant = self.redeem(&hash, holder, now)?;
                 *place = Some(Session::new(hash, grant, now, counted));
             }
         }
         Ok(place)
     }
 
-    fn redeem(&self, token: &TokenHash, peer: &Peer, now: Instant) -> Result<Grant> {
+    fn redeem(
+        &self,
+        token: &TokenHash,
+        holder: Option<PeerIdentity>,
+        now: Instant,
+    ) -> Result<Grant> {
         self.tokens
             .lock()
-            .redeem(token, peer.identity(), now)
+            .redeem(token, holder, now)
             .ok_or_else(|| unauthenticated("the token is unknown, expired or used up"))
     }
 
@@ -283,6 +319,18 @@ mod tests {
         max_sessions: 2,
         max_streams: 256,
     };
+
+    impl Gate {
+        fn open<'a>(
+            &self,
+            peer: &'a Peer,
+            hash: TokenHash,
+            counted: Counted,
+            now: Instant,
+        ) -> Result<MutexGuard<'a, Option<Session>>> {
+            self.open_for(peer, peer.identity(), hash, counted, now)
+        }
+    }
 
     fn gate() -> (Gate, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::default());

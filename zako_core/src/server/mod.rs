@@ -23,6 +23,7 @@ mod port;
 mod preface;
 mod rdma;
 mod resource;
+mod roles;
 mod sendfile;
 mod serve;
 mod stall;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use zako_core::negotiate::{Caller, Peer};
 
 use super::Shared;
 use super::answer::{self, Answer};
@@ -13,10 +14,10 @@ use super::connection::Busy;
 use super::decode::Content;
 use super::path::{Resource, resource};
 use super::refusal::Refusal;
-use super::{actions, blobs, dav, status};
+use super::{actions, blobs, dav, rights, status};
 
 const HINT: &str = "This is Zako's HTTP cache: /[instance/]cas/<hash>, /[instance/]ac/<hash>, \
-                    /dav/<path>, /status";
+                    /[instance/]dav/<path>, /status";
 
 /// What can be done with the pages about the cache itself.
 const READ: &str = "GET, HEAD, OPTIONS";
@@ -28,11 +29,16 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// Answers a request.
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, busy: Busy) -> Answer {
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    peer: Arc<Peer>,
+    request: Request<Incoming>,
+    busy: Busy,
+) -> Answer {
     let (head, body) = request.into_parts();
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
     let mut content = Some(Content::new(body));
-    let answer = match routed(&shared, &head, &mut content).await {
+    let answer = match routed(&shared, &peer, &head, &mut content).await {
         Ok(answer) => answer,
         Err(refusal) => {
             if let Some(content) = &mut content {
@@ -46,6 +52,7 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, busy
 
 async fn routed(
     shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
     head: &Parts,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
@@ -56,12 +63,16 @@ async fn routed(
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         return Ok(answer::options(READ, None));
     }
+    let path = head.uri.path();
+    let resource = resource(path)?;
+    let caller = Caller::of(shared.authorizer.as_ref(), peer, &head.headers)?;
+    rights::check(&caller, head, &resource)?;
     if head.method == Method::PUT
         && let Some(content) = content
     {
         content.read_as(head, &shared.windows)?;
     }
-    match resource(head.uri.path())? {
+    match resource {
         Resource::Hint => read(head, || answer::text(StatusCode::OK, HINT)),
         Resource::Status => {
             let status = status::answer(shared).await;
@@ -69,7 +80,10 @@ async fn routed(
         }
         Resource::Blob(name) => blobs::answer(shared, head, name, content).await,
         Resource::Action(name) => actions::answer(shared, head, &name, content).await,
-        Resource::Value(path) => dav::answer(shared, head, &path, content).await,
+        Resource::Value(path) => dav::answer(shared, head, "", &path, content).await,
+        Resource::InstanceValue(instance, path) => {
+            dav::answer(shared, head, &instance, &path, content).await
+        }
     }
 }
 

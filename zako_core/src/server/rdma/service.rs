@@ -91,7 +91,7 @@ fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: 
         Asked::Put(_) => Access::Write,
     };
     if let Err(error) = rights.check(access) {
-        return refuse(asked, error);
+        return refuse(asked, &error);
     }
     let shared = Arc::clone(shared);
     match asked {
