@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use zako_core::access::Authorizer;
 use zako_core::alias::{AliasOptions, AliasTable};
 use zako_core::server::Face;
 use zako_core::store::LocalStore;
@@ -67,7 +66,6 @@ pub(super) async fn http(
     config: &ServerConfig,
     cache: &Cache,
     store: &LocalStore,
-    authorizer: Option<Arc<dyn Authorizer>>,
 ) -> Result<Option<HttpServer>, Failure> {
     let Some(addr) = config.http.value.address(&config.listen.value) else {
         return Ok(None);
@@ -76,13 +74,7 @@ pub(super) async fn http(
     options.body_idle_timeout = config.upload_idle_timeout.value.0;
     options.drain_timeout = config.drain_timeout.value.0;
     match HttpServer::bind(&addr, cache.clone(), options).await {
-        Ok(server) => {
-            let server = server.with_maintenance(Arc::new(store.clone()));
-            Ok(Some(match authorizer {
-                Some(authorizer) => server.with_authorizer(authorizer),
-                None => server,
-            }))
-        }
+        Ok(server) => Ok(Some(server.with_maintenance(Arc::new(store.clone())))),
         Err(error) if config.http.origin == Origin::Default => {
             // Nobody's wish, and no reason to serve nobody.
             tracing::error!(

@@ -231,10 +231,22 @@ fn keys_that_are_none_are_refused_when_they_are_read() {
     for (text, part) in [
         ("", "EOF"),
         (r#"{"keys": []}"#, "no key"),
-        (r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "s"}]}"#, "symmetric"),
-        (r#"{"keys": [{"kty": "RSA", "n": "!", "e": "AQAB"}]}"#, "the key"),
-        (r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "use": "enc"}]}"#, "no key"),
-        (r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": "RSA-OAEP"}]}"#, "no key"),
+        (
+            r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "s"}]}"#,
+            "symmetric",
+        ),
+        (
+            r#"{"keys": [{"kty": "RSA", "n": "!", "e": "AQAB"}]}"#,
+            "the key",
+        ),
+        (
+            r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "use": "enc"}]}"#,
+            "no key",
+        ),
+        (
+            r#"{"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB", "alg": "RSA-OAEP"}]}"#,
+            "no key",
+        ),
     ] {
         let error = with_keys(text);
         assert!(error.contains(part), "{text}: {error}");
@@ -265,12 +277,24 @@ fn other_claims_can_name_and_give_roles() {
         ("zako", json!({}), [read, read]),
         ("zako", json!({"zako": "write"}), [write, write]),
         ("zako", json!({"zako": "none write:main"}), [write, None]),
-        ("zako", json!({"zako": ["write:ma*", 7, "boss", "write:a*b"]}), [write, read]),
-        ("zako", json!({"zako": {"main": "write", "x": "none", "y": 7}}), [write, None]),
+        (
+            "zako",
+            json!({"zako": ["write:ma*", 7, "boss", "write:a*b"]}),
+            [write, read],
+        ),
+        (
+            "zako",
+            json!({"zako": {"main": "write", "x": "none", "y": 7}}),
+            [write, None],
+        ),
         ("zako", json!({"zako": 7}), [read, read]),
         ("/a/b", json!({"a": {"b": ["write"]}}), [write, write]),
         ("/a~1b", json!({"a/b": ["write"]}), [write, write]),
-        ("https://zako/roles", json!({"https://zako/roles": "write"}), [write, write]),
+        (
+            "https://zako/roles",
+            json!({"https://zako/roles": "write"}),
+            [write, write],
+        ),
     ] {
         let mut changes = changes;
         changes["email"] = "a@b".into();
