@@ -1,5 +1,6 @@
 //! `zako serve`: a store behind a server.
 
+mod admin;
 mod build_tools;
 mod rdma;
 
@@ -13,6 +14,7 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zako_admin::State;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
 use zako_reapi::Cache;
@@ -25,14 +27,16 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use admin::Admin;
 use rdma::Offer;
 
 /// Serve a store
 ///
 /// When it is ready, the first line on stdout is `zako: ready grpc=ADDR:PORT`
 /// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}), with
-/// ` http=ADDR:PORT` behind it if there is an HTTP cache, and
-/// ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered. SIGTERM or
+/// ` http=ADDR:PORT` behind it if there is an HTTP cache, ` admin=ADDR:PORT` if
+/// there is an admin port, and ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered.
+/// The admin port answers before that, while the store is opened. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once.
 #[derive(Args, Debug)]
@@ -55,7 +59,7 @@ pub(crate) struct ServeArgs {
 #[derive(Debug)]
 struct Configured {
     server: ServerConfig,
-    _admin: AdminConfig,
+    admin: AdminConfig,
     _tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
@@ -66,7 +70,7 @@ impl Configured {
     fn resolve(args: ServeArgs, layers: &Layers<'_>) -> Result<Self, Failure> {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
-            _admin: AdminConfig::resolve(args.admin, layers)?,
+            admin: AdminConfig::resolve(args.admin, layers)?,
             _tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
@@ -82,6 +86,8 @@ struct Ready {
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rdma: Option<String>,
 }
 
@@ -96,10 +102,34 @@ pub(crate) async fn run(
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
+    let admin = Admin::start(&configured.admin, &config.listen.value).await?;
+    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
+    // The last: until here somebody may ask why the server isn't ready.
+    admin.stop().await;
+    outcome
+}
+
+/// Opens the store, serves it, and closes it.
+async fn with_store(
+    config: &ServerConfig,
+    offer: Option<Offer>,
+    admin: &Admin,
+    signals: &mut Signals,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let store = open_store(config).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
-        let outcome = serve(config, offer, &store, cache.as_ref(), &mut signals, output).await;
+        let outcome = serve(
+            config,
+            offer,
+            &store,
+            cache.as_ref(),
+            admin,
+            signals,
+            output,
+        )
+        .await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -107,6 +137,10 @@ pub(crate) async fn run(
         outcome.and(closed)
     };
     let outcome = outcome.await;
+    admin.readiness.reached(State::Draining);
+    if let Some(handle) = admin.handle() {
+        handle.forget();
+    }
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
@@ -116,6 +150,7 @@ async fn serve(
     offer: Option<Offer>,
     store: &LocalStore,
     cache: Option<&Cache>,
+    admin: &Admin,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
@@ -138,10 +173,15 @@ async fn serve(
         Some(cache) => build_tools::http(config, cache, store).await?,
         None => None,
     };
+    if let Some(handle) = admin.handle() {
+        handle.set_store(Arc::new(store.clone()));
+        handle.set_server(server.figures());
+    }
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
         http: http.as_ref().map(|http| http.local_addr().to_string()),
+        admin: admin.addr().map(ToString::to_string),
         rdma,
     };
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
@@ -165,7 +205,10 @@ async fn serve(
     // A store whose index can't be rebuilt serves nobody.
     let broken = async {
         match store.opened().await {
-            Ok(()) => std::future::pending().await,
+            Ok(()) => {
+                admin.readiness.reached(State::Ready);
+                std::future::pending().await
+            }
             Err(error) => opening(error),
         }
     };
@@ -174,6 +217,7 @@ async fn serve(
         failure = broken => return Err(failure),
         name = signals.next() => tracing::info!("{name}: finishing what is in flight"),
     }
+    admin.readiness.reached(State::Draining);
     drop(stop);
     tokio::select! {
         outcome = serving => Ok(outcome?),
@@ -243,6 +287,9 @@ impl fmt::Display for Ready {
         write!(f, "zako: ready grpc={}", self.grpc)?;
         if let Some(http) = &self.http {
             write!(f, " http={http}")?;
+        }
+        if let Some(admin) = &self.admin {
+            write!(f, " admin={admin}")?;
         }
         match &self.rdma {
             Some(rdma) => write!(f, " rdma={rdma}"),
