@@ -1,5 +1,6 @@
 //! `zako serve`: a store behind a server.
 
+mod admin;
 mod build_tools;
 mod metrics;
 mod rdma;
@@ -14,6 +15,7 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zako_admin::State;
 use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
@@ -28,14 +30,16 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use admin::Admin;
 use rdma::Offer;
 
 /// Serve a store
 ///
 /// When it is ready, the first line on stdout is `zako: ready grpc=ADDR:PORT`
 /// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}), with
-/// ` http=ADDR:PORT` behind it if there is an HTTP cache, and
-/// ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered. SIGTERM or
+/// ` http=ADDR:PORT` behind it if there is an HTTP cache, ` admin=ADDR:PORT` if
+/// there is an admin port, and ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered.
+/// The admin port answers before that, while the store is opened. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once.
 #[derive(Args, Debug)]
@@ -58,7 +62,7 @@ pub(crate) struct ServeArgs {
 #[derive(Debug)]
 struct Configured {
     server: ServerConfig,
-    _admin: AdminConfig,
+    admin: AdminConfig,
     _tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
@@ -69,7 +73,7 @@ impl Configured {
     fn resolve(args: ServeArgs, layers: &Layers<'_>) -> Result<Self, Failure> {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
-            _admin: AdminConfig::resolve(args.admin, layers)?,
+            admin: AdminConfig::resolve(args.admin, layers)?,
             _tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
@@ -84,6 +88,8 @@ struct Ready {
     grpc: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rdma: Option<String>,
 }
@@ -101,16 +107,44 @@ pub(crate) async fn run(
     raise_file_limit();
     let metrics = metrics::metrics()?;
     let observer = metrics::observer(&metrics);
-    let store = open_store(config, Some(Arc::clone(&observer))).await?;
+    let admin = Admin::start(&configured.admin, &config.listen.value).await?;
+    let watched = Watched {
+        admin: &admin,
+        metrics: &metrics,
+        observer,
+    };
+    let outcome = with_store(config, offer, watched, &mut signals, output).await;
+    // The last: until here somebody may ask why the server isn't ready.
+    admin.stop().await;
+    outcome
+}
+
+/// Those who watch the server.
+struct Watched<'a> {
+    admin: &'a Admin,
+    metrics: &'a Metrics,
+    /// Is told of all that happens.
+    observer: Arc<dyn Observer>,
+}
+
+/// Opens the store, serves it, and closes it.
+async fn with_store(
+    config: &ServerConfig,
+    offer: Option<Offer>,
+    watched: Watched<'_>,
+    signals: &mut Signals,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let (admin, metrics) = (watched.admin, watched.metrics);
+    let store = open_store(config, Some(Arc::clone(&watched.observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
-            metrics: &metrics,
-            observer,
+            watched,
         };
-        let outcome = serve(config, offer, parts, &mut signals, output).await;
+        let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -118,7 +152,11 @@ pub(crate) async fn run(
         outcome.and(closed)
     };
     let outcome = outcome.await;
+    admin.readiness.reached(State::Draining);
     metrics.end();
+    if let Some(handle) = admin.handle() {
+        handle.forget();
+    }
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
@@ -127,9 +165,7 @@ pub(crate) async fn run(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
-    metrics: &'a Metrics,
-    /// Is told of all that happens.
-    observer: Arc<dyn Observer>,
+    watched: Watched<'a>,
 }
 
 async fn serve(
@@ -142,8 +178,11 @@ async fn serve(
     let Parts {
         store,
         cache,
-        metrics,
-        observer,
+        watched: Watched {
+            admin,
+            metrics,
+            observer,
+        },
     } = parts;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
@@ -167,10 +206,16 @@ async fn serve(
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));
+    if let Some(handle) = admin.handle() {
+        handle.set_store(Arc::new(store.clone()));
+        handle.set_server(server.figures());
+        handle.set_metrics(metrics::text(metrics));
+    }
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
         http: http.as_ref().map(|http| http.local_addr().to_string()),
+        admin: admin.addr().map(ToString::to_string),
         rdma,
     };
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
@@ -194,7 +239,10 @@ async fn serve(
     // A store whose index can't be rebuilt serves nobody.
     let broken = async {
         match store.opened().await {
-            Ok(()) => std::future::pending().await,
+            Ok(()) => {
+                admin.readiness.reached(State::Ready);
+                std::future::pending().await
+            }
             Err(error) => opening(error),
         }
     };
@@ -203,6 +251,7 @@ async fn serve(
         failure = broken => return Err(failure),
         name = signals.next() => tracing::info!("{name}: finishing what is in flight"),
     }
+    admin.readiness.reached(State::Draining);
     drop(stop);
     tokio::select! {
         outcome = serving => Ok(outcome?),
@@ -272,6 +321,9 @@ impl fmt::Display for Ready {
         write!(f, "zako: ready grpc={}", self.grpc)?;
         if let Some(http) = &self.http {
             write!(f, " http={http}")?;
+        }
+        if let Some(admin) = &self.admin {
+            write!(f, " admin={admin}")?;
         }
         match &self.rdma {
             Some(rdma) => write!(f, " rdma={rdma}"),
