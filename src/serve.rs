@@ -1,6 +1,7 @@
 //! `zako serve`: a store behind a server.
 
 mod build_tools;
+mod contradictions;
 mod rdma;
 
 use std::fmt;
@@ -25,6 +26,7 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+pub(crate) use contradictions::contradictions;
 use rdma::Offer;
 
 /// Serve a store
