@@ -1,2 +1,12 @@
 //! What a server tells of itself to those who run it: traces and metrics, by
 //! OpenTelemetry.
+
+mod error;
+mod otlp;
+mod resource;
+mod runtime;
+
+pub use error::TelemetryError;
+pub use otlp::{Environment, Headers, OtlpOptions, Protocol, Signal, Target, process_environment};
+pub use resource::resource;
+pub use runtime::ExportRuntime;
