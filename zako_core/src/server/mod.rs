@@ -42,7 +42,7 @@ pub use listen::{ListenAddr, ListenSocket, ParseListenAddrError};
 pub use options::{MaintenanceAccess, ServerOptions};
 pub use port::{Port, PortConnection, PortOptions, PortStream};
 pub use rdma::{Network, ParseNetworkError, RdmaOptions};
-pub use serve::BoundServer;
+pub use serve::{BoundServer, Notice};
 pub use status::{bad_frame, bad_request, to_status};
 
 use crate::access::Authorizer;
