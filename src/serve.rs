@@ -2,6 +2,7 @@
 
 mod build_tools;
 mod contradictions;
+mod metrics;
 mod rdma;
 
 use std::fmt;
@@ -14,9 +15,11 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
 use zako_reapi::Cache;
+use zako_telemetry::Metrics;
 
 use crate::config::{
     AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, LimitsConfig, LimitsKeys,
@@ -98,10 +101,18 @@ pub(crate) async fn run(
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let store = open_store(config).await?;
+    let metrics = metrics::metrics()?;
+    let observer = metrics::observer(&metrics);
+    let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
-        let outcome = serve(config, offer, &store, cache.as_ref(), &mut signals, output).await;
+        let parts = Parts {
+            store: &store,
+            cache: cache.as_ref(),
+            metrics: &metrics,
+            observer,
+        };
+        let outcome = serve(config, offer, parts, &mut signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -109,21 +120,37 @@ pub(crate) async fn run(
         outcome.and(closed)
     };
     let outcome = outcome.await;
+    metrics.end();
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
+}
+
+/// What a server is made of.
+struct Parts<'a> {
+    store: &'a LocalStore,
+    cache: Option<&'a Cache>,
+    metrics: &'a Metrics,
+    /// Is told of all that happens.
+    observer: Arc<dyn Observer>,
 }
 
 async fn serve(
     config: &ServerConfig,
     offer: Option<Offer>,
-    store: &LocalStore,
-    cache: Option<&Cache>,
+    parts: Parts<'_>,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    let Parts {
+        store,
+        cache,
+        metrics,
+        observer,
+    } = parts;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
-        .with_maintenance(Arc::new(store.clone()));
+        .with_maintenance(Arc::new(store.clone()))
+        .with_observer(Arc::clone(&observer));
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
     }
@@ -136,10 +163,12 @@ async fn serve(
             .context(format!("listening on {listen}"))
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
+    metrics::watch(metrics, server.figures(), store);
     let http = match cache {
         Some(cache) => build_tools::http(config, cache, store).await?,
         None => None,
     };
+    let http = http.map(|http| http.with_observer(observer));
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
