@@ -73,10 +73,13 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         _ => "error",
     };
     start_log(&cli.global, default_log)?;
+    if let Verb::Config(args) = &cli.verb {
+        return config::run(args, cli.global.config.as_deref(), output);
+    }
     let file = ConfigFile::load(cli.global.config.as_deref())?;
     let layers = Layers::new(&file);
     match cli.verb {
-        Verb::Completions(_) => Ok(()),
+        Verb::Completions(_) | Verb::Config(_) => Ok(()),
         Verb::Hash(args) => hash::run(&args, output),
         Verb::Serve(args) => block_on(serve::run(args, &layers, output)),
         Verb::Put(args) => block_on(until_interrupted(put::run(args, &layers, output))),

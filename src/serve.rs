@@ -2,6 +2,7 @@
 
 mod admin;
 mod build_tools;
+mod contradictions;
 mod metrics;
 mod rdma;
 
@@ -31,6 +32,7 @@ use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
 use admin::Admin;
+pub(crate) use contradictions::contradictions;
 use rdma::Offer;
 
 /// Serve a store

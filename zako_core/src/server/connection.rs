@@ -46,6 +46,9 @@ use crate::transport::stream::Stream;
 const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
 const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
 
+/// How long a connection may be without a call before a server that stops closes it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What all calls of a server share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -68,6 +71,8 @@ pub(super) struct Shared {
     pub(super) calls: Calls,
     /// Uploads that run, which outlive their calls when the peer is gone.
     pub(super) uploads: TaskTracker,
+    /// The server is going to end.
+    pub(super) leaving: CancellationToken,
     /// No new calls.
     pub(super) stop: CancellationToken,
     /// Uploads are parked.
@@ -157,9 +162,12 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     let peer = Peer::new(addr);
     let road = Arc::new(Road::new(Arc::clone(&shared.slots)));
     let stream = Socket::new(stream, Arc::clone(&road));
+    let first_call = CancellationToken::new();
     let service = {
         let (peer, shared) = (Arc::clone(&peer), Arc::clone(&shared));
+        let first_call = first_call.clone();
         service_fn(move |request| {
+            first_call.cancel();
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
             let method = request.uri().path();
             let span = tracing::debug_span!("call", method, transport = "grpc");
@@ -170,6 +178,7 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     let mut connection =
         pin!(http2_settings(&shared).serve_connection(TokioIo::new(stream), service));
     let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
+    let mut leaving = pin!(leaving(&shared.stop, &first_call));
     let (mut watching, mut stopping) = (true, false);
     loop {
         tokio::select! {
@@ -186,13 +195,22 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
                 }
                 watching = false;
             }
-            () = shared.stop.cancelled(), if !stopping => {
+            () = &mut leaving, if !stopping => {
                 connection.as_mut().graceful_shutdown();
                 stopping = true;
             }
             () = shared.cut.cancelled() => return,
         }
     }
+}
+
+/// Ends when a connection should be told to go elsewhere: when the server stops, but not before
+/// who has just come had its first call taken, or has waited with it for this long. It couldn't
+/// know that it came too late.
+async fn leaving(stop: &CancellationToken, first_call: &CancellationToken) {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    stop.cancelled().await;
+    let _ = tokio::time::timeout_at(until, first_call.cancelled()).await;
 }
 
 fn http2_settings(shared: &Shared) -> http2::Builder<Calls> {
