@@ -5,8 +5,10 @@ mod error;
 mod otlp;
 mod resource;
 mod runtime;
+mod trace;
 
 pub use error::TelemetryError;
 pub use otlp::{Environment, Headers, OtlpOptions, Protocol, Signal, Target, process_environment};
 pub use resource::resource;
 pub use runtime::ExportRuntime;
+pub use trace::{Ratio, Sampler, TraceOptions, Traces};
