@@ -60,6 +60,13 @@ pub(crate) struct ServeArgs {
     telemetry: TelemetryKeys,
 }
 
+impl ServeArgs {
+    /// The flags of traces and metrics, which are set up before the verb runs.
+    pub(crate) fn telemetry(&self) -> &TelemetryKeys {
+        &self.telemetry
+    }
+}
+
 /// What a server is run with.
 #[derive(Debug)]
 struct Configured {
