@@ -35,6 +35,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+use zako_admin::RecentEvents;
 
 use args::{Cli, GlobalArgs, Verb};
 use config::{ConfigFile, Layers};
@@ -72,13 +76,15 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Verb::Put(_) | Verb::Get(_) => "warn",
         _ => "error",
     };
-    start_log(&cli.global, default_log)?;
+    let events = RecentEvents::default();
+    let kept = matches!(cli.verb, Verb::Serve(_)).then(|| events.layer());
+    start_log(&cli.global, default_log, kept)?;
     let file = ConfigFile::load(cli.global.config.as_deref())?;
     let layers = Layers::new(&file);
     match cli.verb {
         Verb::Completions(_) => Ok(()),
         Verb::Hash(args) => hash::run(&args, output),
-        Verb::Serve(args) => block_on(serve::run(args, &layers, output)),
+        Verb::Serve(args) => block_on(serve::run(args, &layers, events, output)),
         Verb::Put(args) => block_on(until_interrupted(put::run(args, &layers, output))),
         Verb::Get(args) => block_on(until_interrupted(get::run(args, &layers, output))),
         Verb::Has(args) => block_on(until_interrupted(has::run(args, &layers, output))),
@@ -122,7 +128,12 @@ fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
     outcome
 }
 
-fn start_log(global: &GlobalArgs, default: &str) -> Result<(), Failure> {
+/// `kept` is told what is logged, too.
+fn start_log(
+    global: &GlobalArgs,
+    default: &str,
+    kept: Option<impl Layer<Registry> + Send + Sync>,
+) -> Result<(), Failure> {
     let variable = std::env::var("ZAKO_LOG")
         .ok()
         .filter(|text| !text.is_empty());
@@ -134,10 +145,12 @@ fn start_log(global: &GlobalArgs, default: &str) -> Result<(), Failure> {
     let filter = tracing_subscriber::EnvFilter::builder()
         .parse(text)
         .map_err(|error| Failure::usage(format!("{origin}: {text:?} is no log filter: {error}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    tracing_subscriber::registry()
+        .with(kept)
+        .with(lines.with_filter(filter))
         .init();
     Ok(())
 }

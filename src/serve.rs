@@ -2,6 +2,7 @@
 
 mod admin;
 mod build_tools;
+mod metrics;
 mod rdma;
 
 use std::fmt;
@@ -14,10 +15,12 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use zako_admin::State;
+use zako_admin::{RecentEvents, State};
+use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
 use zako_reapi::Cache;
+use zako_telemetry::Metrics;
 
 use crate::config::{
     AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, LimitsConfig, LimitsKeys,
@@ -94,6 +97,7 @@ struct Ready {
 pub(crate) async fn run(
     args: ServeArgs,
     layers: &Layers<'_>,
+    events: RecentEvents,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
@@ -102,7 +106,7 @@ pub(crate) async fn run(
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let admin = Admin::start(&configured.admin, &config.listen.value).await?;
+    let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
     let outcome = with_store(config, offer, &admin, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
@@ -117,19 +121,20 @@ async fn with_store(
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let store = open_store(config).await?;
+    let metrics = metrics::metrics()?;
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
+    let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
-        let outcome = serve(
-            config,
-            offer,
-            &store,
-            cache.as_ref(),
+        let parts = Parts {
+            store: &store,
+            cache: cache.as_ref(),
             admin,
-            signals,
-            output,
-        )
-        .await;
+            metrics: &metrics,
+            observer,
+        };
+        let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -138,25 +143,40 @@ async fn with_store(
     };
     let outcome = outcome.await;
     admin.readiness.reached(State::Draining);
-    if let Some(handle) = admin.handle() {
-        handle.forget();
-    }
+    admin.forget();
+    metrics.end();
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
+}
+
+/// What a server is made of.
+struct Parts<'a> {
+    store: &'a LocalStore,
+    cache: Option<&'a Cache>,
+    admin: &'a Admin,
+    metrics: &'a Metrics,
+    /// Is told of all that happens.
+    observer: Arc<dyn Observer>,
 }
 
 async fn serve(
     config: &ServerConfig,
     offer: Option<Offer>,
-    store: &LocalStore,
-    cache: Option<&Cache>,
-    admin: &Admin,
+    parts: Parts<'_>,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    let Parts {
+        store,
+        cache,
+        admin,
+        metrics,
+        observer,
+    } = parts;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
-        .with_maintenance(Arc::new(store.clone()));
+        .with_maintenance(Arc::new(store.clone()))
+        .with_observer(Arc::clone(&observer));
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
     }
@@ -169,14 +189,12 @@ async fn serve(
             .context(format!("listening on {listen}"))
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
+    metrics::watch(metrics, server.figures(), store);
     let http = match cache {
         Some(cache) => build_tools::http(config, cache, store).await?,
         None => None,
     };
-    if let Some(handle) = admin.handle() {
-        handle.set_store(Arc::new(store.clone()));
-        handle.set_server(server.figures());
-    }
+    let http = http.map(|http| http.with_observer(observer));
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
@@ -184,6 +202,7 @@ async fn serve(
         admin: admin.addr().map(ToString::to_string),
         rdma,
     };
+    admin.show(config, &ready, store, server.figures());
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
     match output.record(&ready).and_then(|()| output.flush()) {
         // A server needs nobody who reads its output.

@@ -12,6 +12,7 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
 
 use crate::timestamp::rfc3339;
 
@@ -27,7 +28,7 @@ pub struct RecentEvents(Arc<Mutex<VecDeque<Recent>>>);
 
 /// The layer that events come by.
 #[derive(Clone, Debug)]
-pub struct RecentEventsLayer(RecentEvents);
+struct RecentEventsLayer(RecentEvents);
 
 /// An event, and how often it came.
 #[derive(Clone, Debug)]
@@ -53,8 +54,12 @@ pub(crate) struct EventRow {
 
 impl RecentEvents {
     /// What tells it of events.
-    pub fn layer(&self) -> RecentEventsLayer {
-        RecentEventsLayer(self.clone())
+    pub fn layer<S>(&self) -> impl Layer<S> + Send + Sync + use<S>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        // A filter of its own: without one, every event would be made for it.
+        RecentEventsLayer(self.clone()).with_filter(LevelFilter::WARN)
     }
 
     /// The last first.
@@ -99,15 +104,8 @@ impl RecentEvents {
 }
 
 impl<S: Subscriber> Layer<S> for RecentEventsLayer {
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::WARN)
-    }
-
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        if *metadata.level() > Level::WARN {
-            return;
-        }
         let mut text = Text::default();
         event.record(&mut text);
         self.0.keep(metadata, text.whole(), SystemTime::now());

@@ -20,7 +20,7 @@ mod recorder;
 mod status;
 mod timestamp;
 
-pub use events::{RecentEvents, RecentEventsLayer};
+pub use events::RecentEvents;
 pub use metrics::MetricsText;
 pub use port::{AdminHandle, AdminOptions, AdminServer};
 pub use readiness::{Readiness, State};

@@ -131,10 +131,14 @@ impl AdminHandle {
         self.0.sources.write().events = Some(events);
     }
 
-    /// Tells that the program is of this version, and what else there is to know of it.
-    pub fn set_facts(&self, version: &'static str, facts: Vec<Fact>) {
-        let mut sources = self.0.sources.write();
-        (sources.version, sources.facts) = (version, facts);
+    /// Tells that the program is of this version.
+    pub fn set_version(&self, version: &'static str) {
+        self.0.sources.write().version = version;
+    }
+
+    /// Tells what else there is to know of a server that is ready.
+    pub fn set_facts(&self, facts: Vec<Fact>) {
+        self.0.sources.write().facts = facts;
     }
 
     /// Asks this one who callers of other machines are from now on.
