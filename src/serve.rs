@@ -16,7 +16,7 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use zako_admin::State;
+use zako_admin::{RecentEvents, State};
 use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
@@ -106,6 +106,7 @@ struct Ready {
 pub(crate) async fn run(
     args: ServeArgs,
     layers: &Layers<'_>,
+    events: RecentEvents,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
@@ -114,44 +115,33 @@ pub(crate) async fn run(
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let metrics = metrics::metrics()?;
-    let observer = metrics::observer(&metrics);
-    let admin = Admin::start(&configured.admin, &config.listen.value).await?;
-    let watched = Watched {
-        admin: &admin,
-        metrics: &metrics,
-        observer,
-    };
-    let outcome = with_store(config, offer, watched, &mut signals, output).await;
+    let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
+    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
-}
-
-/// Those who watch the server.
-struct Watched<'a> {
-    admin: &'a Admin,
-    metrics: &'a Metrics,
-    /// Is told of all that happens.
-    observer: Arc<dyn Observer>,
 }
 
 /// Opens the store, serves it, and closes it.
 async fn with_store(
     config: &ServerConfig,
     offer: Option<Offer>,
-    watched: Watched<'_>,
+    admin: &Admin,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let (admin, metrics) = (watched.admin, watched.metrics);
-    let store = open_store(config, Some(Arc::clone(&watched.observer))).await?;
+    let metrics = metrics::metrics()?;
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
+    let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
-            watched,
+            admin,
+            metrics: &metrics,
+            observer,
         };
         let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
@@ -162,10 +152,8 @@ async fn with_store(
     };
     let outcome = outcome.await;
     admin.readiness.reached(State::Draining);
+    admin.forget();
     metrics.end();
-    if let Some(handle) = admin.handle() {
-        handle.forget();
-    }
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
@@ -174,7 +162,10 @@ async fn with_store(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
-    watched: Watched<'a>,
+    admin: &'a Admin,
+    metrics: &'a Metrics,
+    /// Is told of all that happens.
+    observer: Arc<dyn Observer>,
 }
 
 async fn serve(
@@ -187,11 +178,9 @@ async fn serve(
     let Parts {
         store,
         cache,
-        watched: Watched {
-            admin,
-            metrics,
-            observer,
-        },
+        admin,
+        metrics,
+        observer,
     } = parts;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
@@ -215,11 +204,6 @@ async fn serve(
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));
-    if let Some(handle) = admin.handle() {
-        handle.set_store(Arc::new(store.clone()));
-        handle.set_server(server.figures());
-        handle.set_metrics(metrics::text(metrics));
-    }
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
@@ -227,6 +211,7 @@ async fn serve(
         admin: admin.addr().map(ToString::to_string),
         rdma,
     };
+    admin.show(config, &ready, store, server.figures());
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
     match output.record(&ready).and_then(|()| output.flush()) {
         // A server needs nobody who reads its output.
