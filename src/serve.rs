@@ -118,7 +118,7 @@ pub(crate) async fn run(
         outcome.and(closed)
     };
     let outcome = outcome.await;
-    metrics.end();
+    metrics.end().await;
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }

@@ -13,6 +13,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+use zako_core::negotiate::Peer;
+use zako_core::observe::{Connected, Interface};
 use zako_core::server::{PortConnection, PortStream};
 
 use super::{Shared, route};
@@ -49,6 +51,8 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     } = connection;
     // Who connects has something to say.
     let watch = Watch::new(Phase::Head(Instant::now()));
+    let _connected = Connected::new(shared.observer.clone(), Interface::Http);
+    let caller = Peer::new(peer.clone());
     let stream = WatchedStream {
         stream,
         watch: watch.clone(),
@@ -57,8 +61,8 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     let over = watch.over(options.header_timeout, options.keep_alive_timeout);
     let service = service_fn(|request| {
         let busy = watch.busy();
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(route::answer(shared, request, busy).await) }
+        let (shared, caller) = (Arc::clone(&shared), Arc::clone(&caller));
+        async move { Ok::<_, Infallible>(route::answer(shared, request, caller, busy).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
