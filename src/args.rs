@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
 use crate::{
-    access, completions, demo, doctor, gc, get, has, hash, put, rdma, rm, serve, stat, verify,
+    access, completions, config, demo, doctor, gc, get, has, hash, put, rdma, rm, serve, stat,
+    verify,
 };
 
 /// A content-addressed store: put files in, get them back by their digest
@@ -58,6 +59,7 @@ pub(crate) enum Verb {
     Gc(gc::GcArgs),
     Rdma(rdma::RdmaArgs),
     Access(access::AccessArgs),
+    Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),

@@ -61,7 +61,9 @@ async fn reach(config: &ClientConfig, purpose: Purpose) -> Result<Client, Failur
     };
     options.token = token(config)?;
     options.allow_plaintext_token = config.allow_plaintext_token.value;
-    options.namespace.clone_from(&config.namespace.value.0);
+    if let Some(namespace) = &config.namespace.value {
+        options.namespace.clone_from(&namespace.0);
+    }
     let client = match port(config, &options, purpose)? {
         Some(port) => Client::connect_over(url, options, port.fabric).await,
         None => Client::connect(url, options).await,
@@ -82,12 +84,13 @@ async fn reach(config: &ClientConfig, purpose: Purpose) -> Result<Client, Failur
 /// # Errors
 /// The file can't be read, or has none.
 fn token(config: &ClientConfig) -> Result<Option<Secret>, Failure> {
+    let token = config.token.value.as_ref();
     let file = &config.token_file;
-    let named = file.value.0.as_deref();
+    let path = file.value.as_ref().map(|file| &*file.0);
     // A file that was named by a flag is a nearer wish than a variable.
-    let path = named.filter(|_| config.token.value.0.is_none() || file.origin == Origin::Flag);
+    let path = path.filter(|_| token.is_none() || file.origin == Origin::Flag);
     let Some(path) = path else {
-        return Ok(config.token.value.0.clone());
+        return Ok(token.map(|token| token.0.clone()));
     };
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut text));

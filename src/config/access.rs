@@ -28,6 +28,40 @@ pub(crate) struct AccessKeys {
     pub(crate) jwt: Option<JwtRule>,
 }
 
+/// The keys without flags, for `zako config --default`.
+pub(super) const EXAMPLE: &str = r##"
+# Who is known, by what, and may do what. The roles are none, read, write and admin, each with
+# those before it: one for all namespaces, or a table, of which the most specific entry counts.
+# `zako access token` makes a token and these lines; hashes of tokens are no secret.
+#[[access.identity]]
+#name = "ci"
+#token-sha256 = ["2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"]
+# Client certificates: cn:, dns: or uri:, with at most one *.
+#certificate = ["dns:*.build.example.org"]
+# Users of this machine, who come over a Unix socket.
+#user = [1000]
+# Names of JWTs, if there is [access.jwt].
+#subject = ["repo:example/app:*"]
+#roles = { "*" = "read", "main" = "write", "team/*" = "write" }
+
+# JWTs of an issuer, by the file with its public keys, which is read again when it changes.
+#[access.jwt]
+#jwks = "issuer-keys.json"
+#issuer = "https://token.actions.githubusercontent.com"
+#audience = "zako"
+# The claim with the caller's name.
+#name-claim = "sub"
+# The claim with its roles: words such as write or write:main, or a table. With a slash before
+# it, a JSON pointer.
+#roles-claim = "zako"
+# What each caller with a good one may.
+#roles = "none"
+# By how many seconds clocks may differ.
+#leeway-seconds = 60
+# How they may be signed.
+#algorithms = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"]
+"##;
+
 /// What is configured of who may do what.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessConfig {

@@ -38,6 +38,7 @@ pub(crate) struct ClientKeys {
 
     /// The file with the token that shows the server who this is. Or the variable
     /// ZAKO_TOKEN has the token itself [env: ZAKO_TOKEN_FILE] [default: none]
+    /// [example: /etc/zako/token]
     #[arg(long, value_name = "FILE", help_heading = "Server")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) token_file: Option<TokenFile>,
@@ -48,22 +49,22 @@ pub(crate) struct ClientKeys {
     pub(crate) allow_plaintext_token: Option<bool>,
 
     /// The namespace to work in, where roles depend on it
-    /// [env: ZAKO_NAMESPACE] [default: none]
+    /// [env: ZAKO_NAMESPACE] [default: none] [example: main]
     #[arg(long, value_name = "NAME", help_heading = "Server")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) namespace: Option<Namespace>,
 }
 
-/// The file with a token, if there is one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TokenFile(pub(crate) Option<PathBuf>);
+/// The file with a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenFile(pub(crate) PathBuf);
 
-/// A token, if there is one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Token(pub(crate) Option<Secret>);
+/// A token, which is not shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Token(pub(crate) Secret);
 
-/// The name of a namespace; empty for none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The name of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Namespace(pub(crate) String);
 
 /// How bytes travel.
@@ -80,10 +81,10 @@ pub(crate) struct ClientConfig {
     pub(crate) server: Setting<ServerUrl>,
     pub(crate) transport: Setting<TransportChoice>,
     pub(crate) rdma_device: Setting<DeviceChoice>,
-    pub(crate) token: Setting<Token>,
-    pub(crate) token_file: Setting<TokenFile>,
+    pub(crate) token: Setting<Option<Token>>,
+    pub(crate) token_file: Setting<Option<TokenFile>>,
     pub(crate) allow_plaintext_token: Setting<bool>,
-    pub(crate) namespace: Setting<Namespace>,
+    pub(crate) namespace: Setting<Option<Namespace>>,
 }
 
 impl ClientConfig {
@@ -116,25 +117,15 @@ impl ClientConfig {
                 DeviceChoice::default(),
             )?,
             // All processes of a machine see the flags of each other: a token is none.
-            token: layers.pick("token", None, None, Token::default())?,
-            token_file: layers.pick(
-                "token-file",
-                flags.token_file,
-                file.token_file,
-                TokenFile::default(),
-            )?,
+            token: layers.pick_optional("token", None, None)?,
+            token_file: layers.pick_optional("token-file", flags.token_file, file.token_file)?,
             allow_plaintext_token: layers.pick(
                 "allow-plaintext-token",
                 flags.allow_plaintext_token,
                 file.allow_plaintext_token,
                 false,
             )?,
-            namespace: layers.pick(
-                "namespace",
-                flags.namespace,
-                file.namespace,
-                Namespace::default(),
-            )?,
+            namespace: layers.pick_optional("namespace", flags.namespace, file.namespace)?,
         })
     }
 }
@@ -143,16 +134,13 @@ impl FromStr for TokenFile {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self((!text.is_empty()).then(|| text.into())))
+        Ok(Self(text.into()))
     }
 }
 
 impl fmt::Display for TokenFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(path) => path.display().fmt(f),
-            None => f.write_str("none"),
-        }
+        self.0.display().fmt(f)
     }
 }
 
@@ -160,16 +148,13 @@ impl FromStr for Token {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(Some(Secret::new(text))))
+        Ok(Self(Secret::new(text)))
     }
 }
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
-            Some(_) => "set",
-            None => "none",
-        })
+        f.write_str("set")
     }
 }
 
@@ -189,10 +174,7 @@ impl FromStr for Namespace {
 
 impl fmt::Display for Namespace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &*self.0 {
-            "" => "none",
-            name => name,
-        })
+        f.write_str(&self.0)
     }
 }
 

@@ -82,6 +82,17 @@ impl Access {
     }
 }
 
+/// Whether what is configured can be put in force.
+///
+/// # Errors
+/// As for [`Access::of`].
+pub(super) fn allowed(config: &AccessConfig) -> Result<(), Failure> {
+    match config.rules() {
+        Some(rules) => Prepared::new(rules).map(drop).map_err(failure),
+        None => Ok(()),
+    }
+}
+
 /// Reads the keys of JWTs again when their file changes.
 async fn watch(control: AccessControl) {
     let mut seen = seen(&control);

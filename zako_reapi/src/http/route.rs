@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use zako_core::cas::Result as CasResult;
 use zako_core::negotiate::{Caller, Peer};
 
 use super::Shared;
@@ -12,6 +13,7 @@ use super::answer::{self, Answer};
 use super::body::RequestBody;
 use super::connection::Busy;
 use super::decode::Content;
+use super::meter::Meter;
 use super::path::{Resource, resource};
 use super::refusal::Refusal;
 use super::{actions, blobs, dav, rights, status};
@@ -31,14 +33,23 @@ const KNOWN: [&str; 11] = [
 /// Answers a request.
 pub(super) async fn answer(
     shared: Arc<Shared>,
-    peer: Arc<Peer>,
     request: Request<Incoming>,
+    peer: Arc<Peer>,
     busy: Busy,
 ) -> Answer {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let caller = Caller::of(shared.authorizer.as_ref(), &peer, &head.headers);
+    if let Ok(caller) = &caller
+        && let Ok(Some(identity)) = caller.identity()
+    {
+        head.extensions.insert(identity);
+    }
+    let observer = shared.observer.clone();
+    let meter = observer.map(|observer| Meter::new(observer, head.method.clone(), peer));
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
+    let body = body.metered(meter.clone());
     let mut content = Some(Content::new(body));
-    let answer = match routed(&shared, &peer, &head, &mut content).await {
+    let answer = match routed(&shared, caller, &head, &mut content).await {
         Ok(answer) => answer,
         Err(refusal) => {
             if let Some(content) = &mut content {
@@ -47,12 +58,25 @@ pub(super) async fn answer(
             refusal.answer()
         }
     };
-    answer::finish(answer, head.method == Method::HEAD, busy)
+    if let Some(meter) = &meter {
+        meter.answered(answer.status(), looked_for(&head));
+    }
+    answer::finish(answer, head.method == Method::HEAD, busy, meter)
+}
+
+/// What a request looks for, if it is something that is stored.
+fn looked_for(head: &Parts) -> Option<&'static str> {
+    match resource(head.uri.path()).ok()? {
+        Resource::Hint | Resource::Status => None,
+        Resource::Blob(_) => Some("blob"),
+        Resource::Action(_) => Some("action"),
+        Resource::Value(_) | Resource::InstanceValue(..) => Some("value"),
+    }
 }
 
 async fn routed(
     shared: &Arc<Shared>,
-    peer: &Arc<Peer>,
+    caller: CasResult<Caller>,
     head: &Parts,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
@@ -63,10 +87,8 @@ async fn routed(
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         return Ok(answer::options(READ, None));
     }
-    let path = head.uri.path();
-    let resource = resource(path)?;
-    let caller = Caller::of(shared.authorizer.as_ref(), peer, &head.headers)?;
-    rights::check(&caller, head, &resource)?;
+    let resource = resource(head.uri.path())?;
+    rights::check(&caller?, head, &resource)?;
     if head.method == Method::PUT
         && let Some(content) = content
     {
