@@ -116,9 +116,8 @@ async fn a_one_time_token_allows_no_more_than_its_identity_may() {
     assert_eq!(writes, PERMISSION_DENIED);
     let bearer = bearer(&token("reader"));
     // Scope: write.
-    let message = [0x0a, 1, 0, 0x10, 2];
-    let ended = grpc.call(DETAILS, &[("authorization", &bearer)], &message);
-    assert_eq!(ended.await.code, 0);
+    let (headers, message) = ([("authorization", &*bearer)], [0x0a, 1, 0, 0x10, 2]);
+    assert_eq!(grpc.call(DETAILS, &headers, &message).await.code, 0);
 }
 
 #[tokio::test]
@@ -156,6 +155,24 @@ async fn new_rules_are_in_force_on_open_connections() {
         PERMISSION_DENIED
     );
     assert_eq!(put("/dav/x").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_negotiation_ends_with_its_identitys_role() {
+    const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
+    let servers = servers().await;
+    let grpc = servers.grpc().await;
+    let bearer = bearer(&token("a"));
+    let (answer, mut send) = grpc.open(NEGOTIATE, &[("authorization", &bearer)]).await;
+    let empty = || bytes::Bytes::from_static(&[0; 5]);
+    send.send_data(empty(), false).unwrap();
+    let mut body = answer.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap().len(), 5);
+    servers.control.replace(Prepared::new(rules([])).unwrap());
+    send.send_data(empty(), false).unwrap();
+    while body.data().await.is_some() {}
+    let trailers = body.trailers().await.unwrap().unwrap();
+    assert_eq!(trailers["grpc-status"], "16");
 }
 
 #[tokio::test]

@@ -90,6 +90,10 @@ impl Servers {
 /// A connection that makes calls of any bytes with any headers.
 pub struct Grpc(SendRequest<Bytes>);
 
+/// What is answered to a call, and what sends to it.
+pub type Answer = h2::client::ResponseFuture;
+pub type Sending = h2::SendStream<Bytes>;
+
 /// How a call ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -115,6 +119,20 @@ impl Grpc {
             .map(|(name, value)| (*name, value.as_bytes()))
             .collect();
         self.call_raw(path, &headers, message).await.unwrap()
+    }
+
+    /// A call whose messages are sent one by one.
+    pub async fn open(&self, path: &str, headers: &[(&str, &str)]) -> (Answer, Sending) {
+        let mut request = Request::post(format!("http://server{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut ready = self.0.clone().ready().await.unwrap();
+        ready
+            .send_request(request.body(()).unwrap(), false)
+            .unwrap()
     }
 
     /// A call of one message; `None` if it is reset.
