@@ -2,6 +2,7 @@
 
 mod build_tools;
 mod rdma;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -26,6 +27,7 @@ use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
 use rdma::Offer;
+use tls::Tls;
 
 /// Serve a store
 ///
@@ -56,7 +58,7 @@ pub(crate) struct ServeArgs {
 struct Configured {
     server: ServerConfig,
     _admin: AdminConfig,
-    _tls: TlsConfig,
+    tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
     _telemetry: TelemetryConfig,
@@ -67,7 +69,7 @@ impl Configured {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
             _admin: AdminConfig::resolve(args.admin, layers)?,
-            _tls: TlsConfig::resolve(args.tls, layers)?,
+            tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
             _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
@@ -92,6 +94,13 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
     let config = &configured.server;
+    let http = config.http.value.address(&config.listen.value);
+    let addresses = [
+        ("listen", Some(&config.listen.value)),
+        ("http", http.as_ref().filter(|_| config.build_tools.value)),
+    ];
+    tls::refuse_plaintext(&configured.tls, &addresses)?;
+    let tls = Tls::open(&configured.tls)?;
     let offer = rdma::offer(config)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
@@ -99,7 +108,16 @@ pub(crate) async fn run(
     let store = open_store(config).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
-        let outcome = serve(config, offer, &store, cache.as_ref(), &mut signals, output).await;
+        let outcome = serve(
+            config,
+            offer,
+            tls,
+            &store,
+            cache.as_ref(),
+            &mut signals,
+            output,
+        )
+        .await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -114,6 +132,7 @@ pub(crate) async fn run(
 async fn serve(
     config: &ServerConfig,
     offer: Option<Offer>,
+    tls: Option<Tls>,
     store: &LocalStore,
     cache: Option<&Cache>,
     signals: &mut Signals,
@@ -129,13 +148,18 @@ async fn serve(
     if let Some(offer) = offer {
         server = server.with_rdma(offer.options);
     }
+    let acceptor = tls.as_ref().map(Tls::acceptor);
+    if let Some(acceptor) = &acceptor {
+        server = server.with_tls(acceptor.clone());
+    }
+    let _watching = tls.as_ref().map(Tls::watch);
     let server = server.bind(listen).await.map_err(|error| {
         Failure::from(error)
             .context(format!("listening on {listen}"))
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store).await?,
+        Some(cache) => build_tools::http(config, cache, store, acceptor).await?,
         None => None,
     };
     let ready = Ready {

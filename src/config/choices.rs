@@ -62,6 +62,38 @@ words! {
     ActionUpdatesChoice: "a way to take action results" { Allow = "allow", Refuse = "refuse", Drop = "drop" }
 }
 
+words! {
+    /// Whether clients need certificates.
+    ClientAuthChoice: "a way to treat clients" { Optional = "optional", Required = "required" }
+}
+
+/// A file, where there has to be none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OptionalFile(pub(crate) Option<PathBuf>);
+
+impl From<PathBuf> for OptionalFile {
+    fn from(path: PathBuf) -> Self {
+        Self(Some(path).filter(|path| !path.as_os_str().is_empty()))
+    }
+}
+
+impl FromStr for OptionalFile {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(PathBuf::from(text).into())
+    }
+}
+
+impl fmt::Display for OptionalFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(path) => path.display().fmt(f),
+            None => f.write_str("none"),
+        }
+    }
+}
+
 impl FromStr for DataDir {
     type Err = std::convert::Infallible;
 

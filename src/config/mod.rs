@@ -16,7 +16,9 @@ mod tls;
 
 pub(crate) use access::{AccessConfig, AccessKeys};
 pub(crate) use admin::{AdminConfig, AdminKeys};
-pub(crate) use choices::{ActionUpdatesChoice, DurabilityChoice, MaintenanceChoice, VerifyChoice};
+pub(crate) use choices::{
+    ActionUpdatesChoice, ClientAuthChoice, DurabilityChoice, MaintenanceChoice, VerifyChoice,
+};
 pub(crate) use client::{ClientConfig, ClientKeys, TransportChoice};
 pub(crate) use file::ConfigFile;
 pub(crate) use http::HttpChoice;
