@@ -67,30 +67,21 @@ words! {
     ClientAuthChoice: "a way to treat clients" { Optional = "optional", Required = "required" }
 }
 
-/// A file, where there has to be none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OptionalFile(pub(crate) Option<PathBuf>);
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilePath(pub(crate) PathBuf);
 
-impl From<PathBuf> for OptionalFile {
-    fn from(path: PathBuf) -> Self {
-        Self(Some(path).filter(|path| !path.as_os_str().is_empty()))
-    }
-}
-
-impl FromStr for OptionalFile {
+impl FromStr for FilePath {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(PathBuf::from(text).into())
+        Ok(Self(PathBuf::from(text)))
     }
 }
 
-impl fmt::Display for OptionalFile {
+impl fmt::Display for FilePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(path) => path.display().fmt(f),
-            None => f.write_str("none"),
-        }
+        self.0.display().fmt(f)
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use serde::Deserialize;
 use zako_core::client::ServerUrl;
 
-use super::choices::OptionalFile;
+use super::choices::FilePath;
 use super::layers::from_text;
 use super::{DeviceChoice, Layers, Setting};
 use crate::failure::Failure;
@@ -69,15 +69,11 @@ pub(crate) struct ClientConfig {
     pub(crate) server: Setting<ServerUrl>,
     pub(crate) transport: Setting<TransportChoice>,
     pub(crate) rdma_device: Setting<DeviceChoice>,
-    pub(crate) tls_ca: Setting<OptionalFile>,
-    pub(crate) tls_server_name: Setting<OptionalName>,
-    pub(crate) client_cert: Setting<OptionalFile>,
-    pub(crate) client_key: Setting<OptionalFile>,
+    pub(crate) tls_ca: Setting<Option<FilePath>>,
+    pub(crate) tls_server_name: Setting<Option<String>>,
+    pub(crate) client_cert: Setting<Option<FilePath>>,
+    pub(crate) client_key: Setting<Option<FilePath>>,
 }
-
-/// A name, where there has to be none.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct OptionalName(pub(crate) Option<String>);
 
 impl ClientKeys {
     /// Takes relative paths for neighbours of the file that has them.
@@ -111,12 +107,7 @@ impl ClientConfig {
     pub(crate) fn resolve(flags: ClientKeys, layers: &Layers<'_>) -> Result<Self, Failure> {
         let file = layers.file().client().clone();
         let path = |key, flag: Option<PathBuf>, file: Option<PathBuf>| {
-            layers.pick(
-                key,
-                flag.map(OptionalFile::from),
-                file.map(OptionalFile::from),
-                OptionalFile::default(),
-            )
+            layers.pick_optional(key, flag.map(FilePath), file.map(FilePath))
         };
         Ok(Self {
             server: layers.pick("server", flags.server, file.server, ServerUrl::default())?,
@@ -133,35 +124,14 @@ impl ClientConfig {
                 DeviceChoice::default(),
             )?,
             tls_ca: path("tls-ca", flags.tls_ca, file.tls_ca)?,
-            tls_server_name: layers.pick(
+            tls_server_name: layers.pick_optional(
                 "tls-server-name",
-                flags.tls_server_name.map(OptionalName::from),
-                file.tls_server_name.map(OptionalName::from),
-                OptionalName::default(),
+                flags.tls_server_name,
+                file.tls_server_name,
             )?,
             client_cert: path("client-cert", flags.client_cert, file.client_cert)?,
             client_key: path("client-key", flags.client_key, file.client_key)?,
         })
-    }
-}
-
-impl From<String> for OptionalName {
-    fn from(name: String) -> Self {
-        Self(Some(name).filter(|name| !name.is_empty()))
-    }
-}
-
-impl FromStr for OptionalName {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(text.to_owned().into())
-    }
-}
-
-impl fmt::Display for OptionalName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_deref().unwrap_or("none"))
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Deserialize;
 
-use super::choices::{ClientAuthChoice, OptionalFile};
+use super::choices::{ClientAuthChoice, FilePath};
 use super::layers::from_text;
 use super::{Layers, Setting};
 use crate::failure::Failure;
@@ -53,9 +53,9 @@ pub(crate) struct TlsKeys {
 /// What is configured of TLS.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsConfig {
-    pub(crate) cert: Setting<OptionalFile>,
-    pub(crate) key: Setting<OptionalFile>,
-    pub(crate) client_ca: Setting<OptionalFile>,
+    pub(crate) cert: Setting<Option<FilePath>>,
+    pub(crate) key: Setting<Option<FilePath>>,
+    pub(crate) client_ca: Setting<Option<FilePath>>,
     pub(crate) client_auth: Setting<ClientAuthChoice>,
     pub(crate) allow_plaintext: Setting<bool>,
 }
@@ -87,12 +87,7 @@ impl TlsConfig {
     pub(crate) fn resolve(flags: TlsKeys, layers: &Layers<'_>) -> Result<Self, Failure> {
         let file = layers.file().tls().clone();
         let path = |key, flag: Option<PathBuf>, file: Option<PathBuf>| {
-            layers.pick(
-                key,
-                flag.map(OptionalFile::from),
-                file.map(OptionalFile::from),
-                OptionalFile::default(),
-            )
+            layers.pick_optional(key, flag.map(FilePath), file.map(FilePath))
         };
         Ok(Self {
             cert: path("tls-cert", flags.cert, file.cert)?,

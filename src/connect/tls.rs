@@ -4,7 +4,7 @@ use std::path::Path;
 
 use zako_core::tls::{TlsClientIdentity, TlsClientOptions};
 
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, FilePath};
 use crate::failure::Failure;
 
 /// The configured files' contents, where the server is spoken to by TLS.
@@ -16,13 +16,13 @@ pub(super) fn options(config: &ClientConfig) -> Result<TlsClientOptions, Failure
     if !config.server.value.is_tls() {
         return Ok(options);
     }
-    if let Some(path) = &config.tls_ca.value.0 {
+    if let Some(FilePath(path)) = &config.tls_ca.value {
         options.ca = Some(read("the trusted authorities", path)?);
     }
-    options.server_name = config.tls_server_name.value.0.clone();
-    options.identity = match (&config.client_cert.value.0, &config.client_key.value.0) {
+    options.server_name = config.tls_server_name.value.clone();
+    options.identity = match (&config.client_cert.value, &config.client_key.value) {
         (None, None) => None,
-        (Some(certificate), Some(key)) => Some(TlsClientIdentity::new(
+        (Some(FilePath(certificate)), Some(FilePath(key))) => Some(TlsClientIdentity::new(
             read("the client's certificate", certificate)?,
             read("the client's private key", key)?,
         )),

@@ -12,7 +12,7 @@ use zako_core::server::ListenAddr;
 use zako_core::tls::{ClientAuth, TlsAcceptor, TlsPrepared, TlsServerOptions};
 
 use super::build_tools::AbortOnDrop;
-use crate::config::{ClientAuthChoice, TlsConfig};
+use crate::config::{AdminConfig, ClientAuthChoice, ServerConfig, TlsConfig};
 use crate::failure::Failure;
 
 /// How often the files are looked at.
@@ -85,6 +85,12 @@ impl Tls {
         );
     }
 
+    /// What takes the connections of a port that isn't the server's own: those of this
+    /// machine need no TLS.
+    pub(super) fn for_operators(&self, addr: &ListenAddr) -> Option<TlsAcceptor> {
+        is_exposed(addr).then(|| self.acceptor())
+    }
+
     /// What takes the connections.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         self.acceptor.clone()
@@ -146,14 +152,14 @@ impl Tls {
 
 impl Files {
     fn of(config: &TlsConfig) -> Result<Option<Self>, Failure> {
-        let (certificate, key) = match (&config.cert.value.0, &config.key.value.0) {
-            (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
-            (None, None) if config.client_ca.value.0.is_none() => return Ok(None),
+        let (certificate, key) = match (&config.cert.value, &config.key.value) {
+            (Some(certificate), Some(key)) => (certificate.0.clone(), key.0.clone()),
+            (None, None) if config.client_ca.value.is_none() => return Ok(None),
             (None, None) => return Err(missing("tls-client-ca", "tls-cert")),
             (Some(_), None) => return Err(missing("tls-cert", "tls-key")),
             (None, Some(_)) => return Err(missing("tls-key", "tls-cert")),
         };
-        let client_ca = config.client_ca.value.0.clone();
+        let client_ca = config.client_ca.value.clone().map(|path| path.0);
         let client_auth = match (&client_ca, config.client_auth.value) {
             (None, _) => ClientAuth::None,
             (_, ClientAuthChoice::Optional) => ClientAuth::Optional,
@@ -190,24 +196,30 @@ impl Files {
     }
 }
 
-/// Refuses to listen where everyone may see and change what moves, unless that is wished
-/// for.
+/// Whether these may be listened on: where everyone may see and change what moves, only if
+/// that is wished for. And whether the files can be used.
 ///
 /// # Errors
-/// It isn't.
-pub(super) fn refuse_plaintext(
+/// They may not, or can't.
+pub(super) fn allowed(
     config: &TlsConfig,
-    addresses: &[(&str, Option<&ListenAddr>)],
+    server: &ServerConfig,
+    admin: &AdminConfig,
 ) -> Result<(), Failure> {
-    if config.cert.value.0.is_some() || config.allow_plaintext.value {
+    let listen = &server.listen.value;
+    if Files::of(config)?.is_some() || config.allow_plaintext.value {
         return Ok(());
     }
-    for (flag, addr) in addresses {
-        if let Some(addr) = addr
-            && is_exposed(addr)
-        {
+    let http = server.http.value.address(listen);
+    let addresses = [
+        ("listen", Some(listen.clone())),
+        ("http", http.filter(|_| server.build_tools.value)),
+        ("admin", admin.listen.value.address(listen)),
+    ];
+    for (key, addr) in addresses {
+        if let Some(addr) = addr.filter(is_exposed) {
             return Err(Failure::usage(format!(
-                "{flag} is {addr}, which other machines reach, and there is no TLS"
+                "{key} is {addr}, which other machines reach, and there is no TLS"
             ))
             .advise(
                 "Give a certificate with --tls-cert FILE --tls-key FILE; or, in a network where \
@@ -220,7 +232,7 @@ pub(super) fn refuse_plaintext(
 }
 
 /// Whether more than this machine reaches it.
-pub(super) fn is_exposed(addr: &ListenAddr) -> bool {
+fn is_exposed(addr: &ListenAddr) -> bool {
     match addr {
         ListenAddr::Tcp(addr) => !addr.ip().to_canonical().is_loopback(),
         ListenAddr::Unix(_) => false,

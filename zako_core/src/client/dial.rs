@@ -15,13 +15,15 @@ use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::StdError;
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::answer::Answer;
 use super::line::{Fate, Line};
 use super::outgoing::Outgoing;
 use super::url::{Place, ServerUrl};
-use super::{ClientOptions, status};
+use super::{ClientOptions, span, status};
 use crate::cas::{CasError, ErrorKind, Result};
+use crate::observe::trace;
 use crate::tls::TlsConnector;
 use crate::transport::stream::Stream;
 
@@ -178,16 +180,24 @@ impl Http2 {
             .headers_mut()
             .insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         let fate = self.fate.clone();
-        self.sender
-            .send_request(request)
-            .map(move |outcome| match outcome {
-                Ok(answer) => Ok(Answer::of(answer)),
-                Err(error) => Err(match fate.get() {
+        let trace = span::call(request.uri().path(), self.authority.as_str(), self.peer);
+        span::inject(&trace, request.headers_mut());
+        let sent = self.sender.send_request(request);
+        let of = trace.clone();
+        let answered = sent.map(move |outcome| match outcome {
+            Ok(answer) => Ok(Answer::of(answer, of)),
+            Err(error) => {
+                trace::failed(&of, "UNAVAILABLE");
+                Err(match fate.get() {
                     Some(why) => why.clone().into(),
                     None => error.into(),
-                }),
-            })
-            .boxed()
+                })
+            }
+        });
+        match trace.is_disabled() {
+            true => answered.boxed(),
+            false => answered.instrument(trace).boxed(),
+        }
     }
 }
 

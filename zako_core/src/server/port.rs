@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::listen::{ListenAddr, Listener};
+use super::listen::{ListenAddr, ListenSocket, Listener};
 use super::secure::Secured;
 use super::stall::Stalling;
 use crate::cas::Result;
@@ -79,6 +79,18 @@ impl Port {
     pub async fn bind(addr: &ListenAddr, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::bind(addr).await?,
+            options,
+            tls: None,
+        })
+    }
+
+    /// Takes a socket that listens already. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if it is of no use.
+    pub fn bind_to(socket: ListenSocket, options: PortOptions) -> Result<Self> {
+        Ok(Self {
+            listener: Listener::adopt(socket)?,
             options,
             tls: None,
         })
