@@ -1,6 +1,8 @@
 //! `zako serve`: a store behind a server.
 
+mod admin;
 mod build_tools;
+mod contradictions;
 mod metrics;
 mod rdma;
 
@@ -14,6 +16,7 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zako_admin::{RecentEvents, State};
 use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
@@ -28,14 +31,17 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use admin::Admin;
+pub(crate) use contradictions::contradictions;
 use rdma::Offer;
 
 /// Serve a store
 ///
 /// When it is ready, the first line on stdout is `zako: ready grpc=ADDR:PORT`
 /// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}), with
-/// ` http=ADDR:PORT` behind it if there is an HTTP cache, and
-/// ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered. SIGTERM or
+/// ` http=ADDR:PORT` behind it if there is an HTTP cache, ` admin=ADDR:PORT` if
+/// there is an admin port, and ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered.
+/// The admin port answers before that, while the store is opened. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once.
 #[derive(Args, Debug)]
@@ -54,11 +60,18 @@ pub(crate) struct ServeArgs {
     telemetry: TelemetryKeys,
 }
 
+impl ServeArgs {
+    /// The flags of traces and metrics, which are set up before the verb runs.
+    pub(crate) fn telemetry(&self) -> &TelemetryKeys {
+        &self.telemetry
+    }
+}
+
 /// What a server is run with.
 #[derive(Debug)]
 struct Configured {
     server: ServerConfig,
-    _admin: AdminConfig,
+    admin: AdminConfig,
     _tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
@@ -69,7 +82,7 @@ impl Configured {
     fn resolve(args: ServeArgs, layers: &Layers<'_>) -> Result<Self, Failure> {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
-            _admin: AdminConfig::resolve(args.admin, layers)?,
+            admin: AdminConfig::resolve(args.admin, layers)?,
             _tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
@@ -85,12 +98,15 @@ struct Ready {
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rdma: Option<String>,
 }
 
 pub(crate) async fn run(
     args: ServeArgs,
     layers: &Layers<'_>,
+    events: RecentEvents,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
@@ -99,18 +115,35 @@ pub(crate) async fn run(
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
+    let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
+    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
+    // The last: until here somebody may ask why the server isn't ready.
+    admin.stop().await;
+    outcome
+}
+
+/// Opens the store, serves it, and closes it.
+async fn with_store(
+    config: &ServerConfig,
+    offer: Option<Offer>,
+    admin: &Admin,
+    signals: &mut Signals,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let metrics = metrics::metrics()?;
-    let observer = metrics::observer(&metrics);
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
+            admin,
             metrics: &metrics,
             observer,
         };
-        let outcome = serve(config, offer, parts, &mut signals, output).await;
+        let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -118,6 +151,8 @@ pub(crate) async fn run(
         outcome.and(closed)
     };
     let outcome = outcome.await;
+    admin.readiness.reached(State::Draining);
+    admin.forget();
     metrics.end().await;
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
@@ -127,6 +162,7 @@ pub(crate) async fn run(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
+    admin: &'a Admin,
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
@@ -142,6 +178,7 @@ async fn serve(
     let Parts {
         store,
         cache,
+        admin,
         metrics,
         observer,
     } = parts;
@@ -171,8 +208,10 @@ async fn serve(
         event: "ready",
         grpc: server.local_addr().to_string(),
         http: http.as_ref().map(|http| http.local_addr().to_string()),
+        admin: admin.addr().map(ToString::to_string),
         rdma,
     };
+    admin.show(config, &ready, store, server.figures());
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
     match output.record(&ready).and_then(|()| output.flush()) {
         // A server needs nobody who reads its output.
@@ -194,7 +233,10 @@ async fn serve(
     // A store whose index can't be rebuilt serves nobody.
     let broken = async {
         match store.opened().await {
-            Ok(()) => std::future::pending().await,
+            Ok(()) => {
+                admin.readiness.reached(State::Ready);
+                std::future::pending().await
+            }
             Err(error) => opening(error),
         }
     };
@@ -203,6 +245,7 @@ async fn serve(
         failure = broken => return Err(failure),
         name = signals.next() => tracing::info!("{name}: finishing what is in flight"),
     }
+    admin.readiness.reached(State::Draining);
     drop(stop);
     tokio::select! {
         outcome = serving => Ok(outcome?),
@@ -272,6 +315,9 @@ impl fmt::Display for Ready {
         write!(f, "zako: ready grpc={}", self.grpc)?;
         if let Some(http) = &self.http {
             write!(f, " http={http}")?;
+        }
+        if let Some(admin) = &self.admin {
+            write!(f, " admin={admin}")?;
         }
         match &self.rdma {
             Some(rdma) => write!(f, " rdma={rdma}"),

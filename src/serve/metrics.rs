@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use zako_core::observe::Observer;
+use zako_admin::Recorder;
+use zako_core::observe::{Observer, Observers};
 use zako_core::server::FiguresReader;
 use zako_core::store::LocalStore;
 use zako_telemetry::{Metrics, OtlpOptions, process_environment};
@@ -19,8 +20,11 @@ pub(super) fn metrics() -> Result<Metrics, Failure> {
 }
 
 /// Who is told of all that happens in the server and its store.
-pub(super) fn observer(metrics: &Metrics) -> Arc<dyn Observer> {
-    Arc::new(metrics.clone())
+pub(super) fn observer(metrics: &Metrics, recorder: Option<Arc<Recorder>>) -> Arc<dyn Observer> {
+    match recorder {
+        Some(recorder) => Arc::new(Observers::new(vec![Arc::new(metrics.clone()), recorder])),
+        None => Arc::new(metrics.clone()),
+    }
 }
 
 /// Has the gauges of the server and its store read.

@@ -9,6 +9,7 @@ mod connected;
 mod many;
 mod rdma;
 mod store;
+pub mod trace;
 
 use std::fmt;
 use std::time::Duration;

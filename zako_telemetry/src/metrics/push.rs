@@ -51,8 +51,7 @@ impl Push {
         sources: Arc<Sources>,
     ) -> Result<(Self, Reader), TelemetryError> {
         let runtime = ExportRuntime::start()?;
-        let handle = runtime.handle().cloned();
-        let handle = handle.ok_or_else(|| TelemetryError::Exporter("no runtime".to_owned()))?;
+        let handle = runtime.handle().clone();
         // Exporters take the runtime that they are made on.
         let exporter = {
             let _guard = handle.enter();
