@@ -2,6 +2,7 @@
 
 mod admin;
 mod build_tools;
+mod contradictions;
 mod metrics;
 mod rdma;
 
@@ -31,6 +32,7 @@ use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
 use admin::Admin;
+pub(crate) use contradictions::contradictions;
 use rdma::Offer;
 
 /// Serve a store
@@ -56,6 +58,13 @@ pub(crate) struct ServeArgs {
     limits: LimitsKeys,
     #[command(flatten)]
     telemetry: TelemetryKeys,
+}
+
+impl ServeArgs {
+    /// The flags of traces and metrics, which are set up before the verb runs.
+    pub(crate) fn telemetry(&self) -> &TelemetryKeys {
+        &self.telemetry
+    }
 }
 
 /// What a server is run with.
@@ -106,33 +115,45 @@ pub(crate) async fn run(
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
+    let metrics = metrics::metrics()?;
     let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
-    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
+    admin.show_metrics(metrics::text(&metrics));
+    let observer = metrics::observer(&metrics, admin.recorder());
+    let watched = Watched {
+        admin: &admin,
+        metrics: &metrics,
+        observer,
+    };
+    let outcome = with_store(config, offer, watched, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
+}
+
+/// Those who watch the server.
+struct Watched<'a> {
+    admin: &'a Admin,
+    metrics: &'a Metrics,
+    /// Is told of all that happens.
+    observer: Arc<dyn Observer>,
 }
 
 /// Opens the store, serves it, and closes it.
 async fn with_store(
     config: &ServerConfig,
     offer: Option<Offer>,
-    admin: &Admin,
+    watched: Watched<'_>,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let metrics = metrics::metrics()?;
-    admin.show_metrics(&metrics);
-    let observer = metrics::observer(&metrics, admin.recorder());
-    let store = open_store(config, Some(Arc::clone(&observer))).await?;
+    let (admin, metrics) = (watched.admin, watched.metrics);
+    let store = open_store(config, Some(Arc::clone(&watched.observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
-            admin,
-            metrics: &metrics,
-            observer,
+            watched,
         };
         let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
@@ -143,8 +164,8 @@ async fn with_store(
     };
     let outcome = outcome.await;
     admin.readiness.reached(State::Draining);
-    admin.forget();
     metrics.end();
+    admin.forget();
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
@@ -153,10 +174,7 @@ async fn with_store(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
-    admin: &'a Admin,
-    metrics: &'a Metrics,
-    /// Is told of all that happens.
-    observer: Arc<dyn Observer>,
+    watched: Watched<'a>,
 }
 
 async fn serve(
@@ -169,9 +187,11 @@ async fn serve(
     let Parts {
         store,
         cache,
-        admin,
-        metrics,
-        observer,
+        watched: Watched {
+            admin,
+            metrics,
+            observer,
+        },
     } = parts;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))

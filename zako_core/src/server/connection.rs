@@ -20,7 +20,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::answer::{AnswerBody, Inner};
 use super::batch;
@@ -33,6 +33,7 @@ use super::options::ServerOptions;
 use super::preface::Greeted;
 use super::rdma::RdmaRoad;
 use super::sendfile::{Road, Slots, Socket};
+use super::span;
 use super::status::to_status;
 use super::transport;
 use super::watch::Watch;
@@ -45,6 +46,9 @@ use crate::transport::stream::Stream;
 
 const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
 const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
+
+/// How long a connection may be without a call before a server that stops closes it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What all calls of a server share.
 #[derive(Debug)]
@@ -68,6 +72,8 @@ pub(super) struct Shared {
     pub(super) calls: Calls,
     /// Uploads that run, which outlive their calls when the peer is gone.
     pub(super) uploads: TaskTracker,
+    /// The server is going to end.
+    pub(super) leaving: CancellationToken,
     /// No new calls.
     pub(super) stop: CancellationToken,
     /// Uploads are parked.
@@ -157,19 +163,32 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     let peer = Peer::new(addr);
     let road = Arc::new(Road::new(Arc::clone(&shared.slots)));
     let stream = Socket::new(stream, Arc::clone(&road));
+    let first_call = CancellationToken::new();
     let service = {
         let (peer, shared) = (Arc::clone(&peer), Arc::clone(&shared));
+        let first_call = first_call.clone();
         service_fn(move |request| {
+            first_call.cancel();
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
             let method = request.uri().path();
             let span = tracing::debug_span!("call", method, transport = "grpc");
-            answer(shared, routes.clone(), peer, Arc::clone(&road), request).instrument(span)
+            let trace = span::call(request.headers(), method, &peer);
+            let answered = answer(
+                shared,
+                routes.clone(),
+                peer,
+                Arc::clone(&road),
+                request,
+                trace.clone(),
+            );
+            answered.instrument(span).instrument(trace)
         })
     };
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
     let mut connection =
         pin!(http2_settings(&shared).serve_connection(TokioIo::new(stream), service));
     let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
+    let mut leaving = pin!(leaving(&shared.stop, &first_call));
     let (mut watching, mut stopping) = (true, false);
     loop {
         tokio::select! {
@@ -186,13 +205,22 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
                 }
                 watching = false;
             }
-            () = shared.stop.cancelled(), if !stopping => {
+            () = &mut leaving, if !stopping => {
                 connection.as_mut().graceful_shutdown();
                 stopping = true;
             }
             () = shared.cut.cancelled() => return,
         }
     }
+}
+
+/// Ends when a connection should be told to go elsewhere: when the server stops, but not before
+/// who has just come had its first call taken, or has waited with it for this long. It couldn't
+/// know that it came too late.
+async fn leaving(stop: &CancellationToken, first_call: &CancellationToken) {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    stop.cancelled().await;
+    let _ = tokio::time::timeout_at(until, first_call.cancelled()).await;
 }
 
 fn http2_settings(shared: &Shared) -> http2::Builder<Calls> {
@@ -217,6 +245,7 @@ async fn answer(
     peer: Arc<Peer>,
     road: Arc<Road>,
     mut request: Request<Incoming>,
+    trace: Span,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let watch = Watch::current();
     let known = deadline::deadline(request.headers()).and_then(|deadline| {
@@ -227,7 +256,8 @@ async fn answer(
         Ok(known) => known,
         Err(status) => {
             let refusal = status.into_http().map(Inner::Body);
-            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch, None)));
+            span::ended(&trace, refusal.headers());
+            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch, None, trace)));
         }
     };
     if let Some(identity) = &identity {
@@ -281,7 +311,8 @@ async fn answer(
         if let Some(meter) = &meter {
             meter.ended(answer.headers());
         }
-        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter))
+        span::ended(&trace, answer.headers());
+        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter, trace))
     })
 }
 

@@ -42,6 +42,18 @@ pub struct BoundServer {
     shared: Arc<Shared>,
 }
 
+/// Tells that a server is going to end.
+#[derive(Clone, Debug)]
+pub struct Notice(CancellationToken);
+
+impl Notice {
+    /// From now on the server says that it is not serving to who asks about its health. It
+    /// goes on answering calls.
+    pub fn give(&self) {
+        self.0.cancel();
+    }
+}
+
 impl BoundServer {
     pub(super) fn new(listener: Listener, server: Server) -> Self {
         let Server {
@@ -70,6 +82,7 @@ impl BoundServer {
                 connections: TaskTracker::new(),
                 slots: Arc::new(Slots::new()),
                 uploads: TaskTracker::new(),
+                leaving: CancellationToken::new(),
                 stop: CancellationToken::new(),
                 park: CancellationToken::new(),
                 cut: CancellationToken::new(),
@@ -85,6 +98,12 @@ impl BoundServer {
     /// What tells what it holds.
     pub fn figures(&self) -> FiguresReader {
         FiguresReader::new(Arc::clone(&self.shared))
+    }
+
+    /// What tells clients that ask about its health that it is going to end, before it does:
+    /// those that can go elsewhere in time.
+    pub fn notice(&self) -> Notice {
+        Notice(self.shared.leaving.clone())
     }
 
     /// Answers calls until `shutdown` is ready. Then takes no more connections and
@@ -108,7 +127,15 @@ impl BoundServer {
             let (shared, routes) = (Arc::clone(&shared), routes.clone());
             connection::serve(shared, routes, stream, addr)
         };
-        listener.serve(most, connections, shutdown, serve).await;
+        let noticed = async {
+            shared.leaving.cancelled().await;
+            set_serving(&health, &shared, false).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = listener.serve(most, connections, shutdown, serve) => {}
+            () = noticed => {}
+        }
         // Closes the socket: a peer that connects now is refused, not left waiting.
         drop(listener);
 

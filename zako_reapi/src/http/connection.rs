@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use zako_core::server::{PortConnection, PortStream};
 
 use super::{Shared, route};
@@ -55,7 +56,9 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     };
     let options = &shared.options;
     let over = watch.over(options.header_timeout, options.keep_alive_timeout);
+    let (came, first) = (Instant::now(), CancellationToken::new());
     let service = service_fn(|request| {
+        first.cancel();
         let busy = watch.busy();
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(route::answer(shared, request, busy).await) }
@@ -68,6 +71,12 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
         .max_buf_size(options.max_header_bytes.max(BUFFER))
         .serve_connection(TokioIo::new(stream), service);
     let (mut connection, mut over) = (pin!(connection), pin!(over));
+    let mut leaving = pin!(async {
+        stop.cancelled().await;
+        // Who has just come couldn't know that it came too late: its first request is
+        // answered.
+        let _ = tokio::time::timeout_at(came + PATIENCE, first.cancelled()).await;
+    });
     let mut stopping = false;
     loop {
         tokio::select! {
@@ -81,13 +90,16 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
                 tracing::debug!(?peer, "a connection without a request was closed");
                 return;
             }
-            () = stop.cancelled(), if !stopping => {
+            () = &mut leaving, if !stopping => {
                 connection.as_mut().graceful_shutdown();
                 stopping = true;
             }
         }
     }
 }
+
+/// How long a connection may be without a request before a server that stops closes it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is read from a connection, and written to it, at once.
 const BUFFER: usize = 256 << 10;
