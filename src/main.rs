@@ -92,7 +92,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     // Its drop sends the last spans, when the verb has ended.
     let tracer = Tracer::new(&telemetry, is_server);
     let events = RecentEvents::default();
-    let kept = is_server.then(|| events.layer().boxed());
+    let kept = matches!(cli.verb, Verb::Serve(_)).then(|| events.layer().boxed());
     let beside = tracer.layer().into_iter().chain(kept).collect();
     let _filter = log::start(&cli.global, telemetry.log.as_deref(), default_log, beside)?;
     tracer.install();

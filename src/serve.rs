@@ -115,45 +115,33 @@ pub(crate) async fn run(
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let metrics = metrics::metrics()?;
     let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
-    admin.show_metrics(metrics::text(&metrics));
-    let observer = metrics::observer(&metrics, admin.recorder());
-    let watched = Watched {
-        admin: &admin,
-        metrics: &metrics,
-        observer,
-    };
-    let outcome = with_store(config, offer, watched, &mut signals, output).await;
+    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
-}
-
-/// Those who watch the server.
-struct Watched<'a> {
-    admin: &'a Admin,
-    metrics: &'a Metrics,
-    /// Is told of all that happens.
-    observer: Arc<dyn Observer>,
 }
 
 /// Opens the store, serves it, and closes it.
 async fn with_store(
     config: &ServerConfig,
     offer: Option<Offer>,
-    watched: Watched<'_>,
+    admin: &Admin,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let (admin, metrics) = (watched.admin, watched.metrics);
-    let store = open_store(config, Some(Arc::clone(&watched.observer))).await?;
+    let metrics = metrics::metrics()?;
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
+    let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
-            watched,
+            admin,
+            metrics: &metrics,
+            observer,
         };
         let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
@@ -164,8 +152,8 @@ async fn with_store(
     };
     let outcome = outcome.await;
     admin.readiness.reached(State::Draining);
-    metrics.end();
     admin.forget();
+    metrics.end();
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
@@ -174,7 +162,10 @@ async fn with_store(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
-    watched: Watched<'a>,
+    admin: &'a Admin,
+    metrics: &'a Metrics,
+    /// Is told of all that happens.
+    observer: Arc<dyn Observer>,
 }
 
 async fn serve(
@@ -187,11 +178,9 @@ async fn serve(
     let Parts {
         store,
         cache,
-        watched: Watched {
-            admin,
-            metrics,
-            observer,
-        },
+        admin,
+        metrics,
+        observer,
     } = parts;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -10,10 +11,15 @@ use zako_admin::{
 };
 use zako_core::server::{FiguresReader, ListenAddr};
 use zako_core::store::LocalStore;
+use zako_telemetry::Metrics;
 
 use super::Ready;
 use crate::config::{AdminConfig, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
+
+/// The metrics as the text of a page.
+#[derive(Debug)]
+struct Rendered(Metrics);
 
 /// What operators see of a server.
 #[derive(Debug)]
@@ -85,8 +91,9 @@ impl Admin {
     }
 
     /// Shows these metrics.
-    pub(super) fn show_metrics(&self, metrics: Arc<dyn MetricsText>) {
+    pub(super) fn show_metrics(&self, metrics: &Metrics) {
         if let Some(port) = &self.port {
+            let metrics = Arc::new(Rendered(metrics.clone()));
             port.handle.set_metrics(metrics);
         }
     }
@@ -137,6 +144,13 @@ impl AdminPort {
             stop,
             served: tokio::spawn(server.serve(stopped.map(drop))),
         }
+    }
+}
+
+#[async_trait]
+impl MetricsText for Rendered {
+    async fn render(&self) -> String {
+        self.0.prometheus().await
     }
 }
 

@@ -2,25 +2,13 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use zako_admin::{MetricsText, Recorder};
+use zako_admin::Recorder;
 use zako_core::observe::{Observer, Observers};
 use zako_core::server::FiguresReader;
 use zako_core::store::LocalStore;
 use zako_telemetry::Metrics;
 
 use crate::failure::{Exit, Failure};
-
-/// What the admin port shows of them.
-#[derive(Debug)]
-struct Text(Metrics);
-
-#[async_trait]
-impl MetricsText for Text {
-    async fn render(&self) -> String {
-        self.0.prometheus().await
-    }
-}
 
 /// Metrics that nothing is known of yet.
 ///
@@ -42,9 +30,4 @@ pub(super) fn observer(metrics: &Metrics, recorder: Option<Arc<Recorder>>) -> Ar
 pub(super) fn watch(metrics: &Metrics, server: FiguresReader, store: &LocalStore) {
     metrics.watch_server(server);
     metrics.watch_store(Arc::new(store.clone()));
-}
-
-/// The text of `/metrics`.
-pub(super) fn text(metrics: &Metrics) -> Arc<dyn MetricsText> {
-    Arc::new(Text(metrics.clone()))
 }
