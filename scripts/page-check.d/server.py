@@ -75,7 +75,7 @@ def traffic(server, work, seconds):
     until, turn = time.monotonic() + seconds, 0
     while turn == 0 or time.monotonic() < until:
         (folder / "changed").write_bytes(os.urandom(1 << 18))
-        tree = server.run("put", "--tree", str(folder)).split()[-1]
+        tree = server.run("put", "--tree", str(folder)).split()[0]
         server.run("get", tree, "-o", str(work / f"restored-{turn}"))
         for number in range(40):
             body = f"{turn} {number}".encode() * 200
@@ -100,4 +100,4 @@ def damage(server, work, large):
         byte = file.read(1)
         file.seek(5 << 20)
         file.write(bytes([byte[0] ^ 1]))
-    server.run("verify", digest, code=1)
+    server.run("verify", digest, code=4)
