@@ -153,7 +153,7 @@ async fn with_store(
     let outcome = outcome.await;
     admin.readiness.reached(State::Draining);
     admin.forget();
-    metrics.end();
+    metrics.end().await;
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }

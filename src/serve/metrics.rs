@@ -6,7 +6,7 @@ use zako_admin::Recorder;
 use zako_core::observe::{Observer, Observers};
 use zako_core::server::FiguresReader;
 use zako_core::store::LocalStore;
-use zako_telemetry::Metrics;
+use zako_telemetry::{Metrics, OtlpOptions, process_environment};
 
 use crate::failure::{Exit, Failure};
 
@@ -15,7 +15,8 @@ use crate::failure::{Exit, Failure};
 /// # Errors
 /// They can't be set up.
 pub(super) fn metrics() -> Result<Metrics, Failure> {
-    Metrics::new().map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+    let metrics = Metrics::new(&OtlpOptions::default(), &process_environment);
+    metrics.map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
 /// Who is told of all that happens in the server and its store.

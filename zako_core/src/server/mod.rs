@@ -18,6 +18,7 @@ mod gated;
 mod idle_body;
 mod listen;
 mod meter;
+mod methods;
 mod options;
 mod port;
 mod preface;

@@ -19,6 +19,7 @@ mod dav;
 mod decode;
 mod give;
 mod memory;
+mod meter;
 mod multistatus;
 mod negotiation;
 mod options;
