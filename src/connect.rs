@@ -1,5 +1,7 @@
 //! Reaching the configured server.
 
+mod tls;
+
 use std::fs::File;
 use std::io::Read;
 
@@ -64,6 +66,7 @@ async fn reach(config: &ClientConfig, purpose: Purpose) -> Result<Client, Failur
     if let Some(namespace) = &config.namespace.value {
         options.namespace.clone_from(&namespace.0);
     }
+    options.tls = tls::options(config)?;
     let client = match port(config, &options, purpose)? {
         Some(port) => Client::connect_over(url, options, port.fabric).await,
         None => Client::connect(url, options).await,

@@ -6,6 +6,7 @@ mod build_tools;
 mod contradictions;
 mod metrics;
 mod rdma;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -36,6 +37,7 @@ use access::Access;
 use admin::Admin;
 pub(crate) use contradictions::contradictions;
 use rdma::Offer;
+use tls::Tls;
 
 /// Serve a store
 ///
@@ -74,7 +76,7 @@ impl ServeArgs {
 struct Configured {
     server: ServerConfig,
     admin: AdminConfig,
-    _tls: TlsConfig,
+    tls: TlsConfig,
     access: AccessConfig,
     _limits: LimitsConfig,
     _telemetry: TelemetryConfig,
@@ -85,7 +87,7 @@ impl Configured {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
             admin: AdminConfig::resolve(args.admin, layers)?,
-            _tls: TlsConfig::resolve(args.tls, layers)?,
+            tls: TlsConfig::resolve(args.tls, layers)?,
             access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
             _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
@@ -113,26 +115,40 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
     let config = &configured.server;
+    tls::allowed(&configured.tls, config, &configured.admin)?;
+    let tls = Tls::open(&configured.tls)?;
     let offer = rdma::offer(config)?;
     let access = Access::of(&configured.access)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
+    let listen = &config.listen.value;
+    let admin = Admin::start(&configured.admin, listen, tls.as_ref(), events).await?;
     if let Some(authorizer) = access.authorizer() {
         admin.ask(authorizer);
     }
-    let outcome = with_store(config, offer, &access, &admin, &mut signals, output).await;
+    let guards = Guards {
+        tls: tls.as_ref(),
+        access: &access,
+    };
+    let outcome = with_store(config, offer, guards, &admin, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
+}
+
+/// What stands between callers and a server.
+#[derive(Clone, Copy)]
+struct Guards<'a> {
+    tls: Option<&'a Tls>,
+    access: &'a Access,
 }
 
 /// Opens the store, serves it, and closes it.
 async fn with_store(
     config: &ServerConfig,
     offer: Option<Offer>,
-    access: &Access,
+    guards: Guards<'_>,
     admin: &Admin,
     signals: &mut Signals,
     output: &mut Output,
@@ -146,7 +162,7 @@ async fn with_store(
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
-            access,
+            guards,
             admin,
             metrics: &metrics,
             observer,
@@ -170,7 +186,7 @@ async fn with_store(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
-    access: &'a Access,
+    guards: Guards<'a>,
     admin: &'a Admin,
     metrics: &'a Metrics,
     /// Is told of all that happens.
@@ -187,11 +203,12 @@ async fn serve(
     let Parts {
         store,
         cache,
-        access,
+        guards,
         admin,
         metrics,
         observer,
     } = parts;
+    let Guards { tls, access } = guards;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
         .with_maintenance(Arc::new(store.clone()))
@@ -206,6 +223,11 @@ async fn serve(
     if let Some(offer) = offer {
         server = server.with_rdma(offer.options);
     }
+    let acceptor = tls.map(Tls::acceptor);
+    if let Some(acceptor) = &acceptor {
+        server = server.with_tls(acceptor.clone());
+    }
+    let _watching = tls.map(Tls::watch);
     let server = server.bind(listen).await.map_err(|error| {
         Failure::from(error)
             .context(format!("listening on {listen}"))
@@ -213,7 +235,7 @@ async fn serve(
     })?;
     metrics::watch(metrics, server.figures(), store);
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store).await?,
+        Some(cache) => build_tools::http(config, cache, store, acceptor).await?,
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));

@@ -107,7 +107,7 @@ impl AccessConfig {
 
 impl AccessKeys {
     /// Makes the paths that are relative to the configuration's folder absolute.
-    pub(super) fn based_on(&mut self, folder: &Path) {
+    pub(super) fn beside(&mut self, folder: &Path) {
         if let Some(jwt) = &mut self.jwt {
             jwt.jwks = folder.join(&jwt.jwks);
         }

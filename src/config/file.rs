@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::client::TokenFile;
 use super::fault::Fault;
 use super::{
     AccessKeys, AdminKeys, ClientKeys, LimitsKeys, ServerKeys, TelemetryKeys, TlsKeys, check,
@@ -105,14 +104,13 @@ impl ConfigFile {
             }
         })?;
         // A relative path means the same from wherever the command is run.
-        if let (Some(data), Some(folder)) = (&mut keys.server.data, path.parent()) {
-            *data = folder.join(&data);
-        }
         if let Some(folder) = path.parent() {
-            keys.access.based_on(folder);
-            if let Some(TokenFile(file)) = &mut keys.client.token_file {
-                *file = folder.join(&file);
+            if let Some(data) = &mut keys.server.data {
+                *data = folder.join(&data);
             }
+            keys.tls.beside(folder);
+            keys.client.beside(folder);
+            keys.access.beside(folder);
         }
         Ok(Self {
             path: Some(path.to_owned()),
