@@ -75,7 +75,7 @@ struct Configured {
     _tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
-    _telemetry: TelemetryConfig,
+    telemetry: TelemetryConfig,
 }
 
 impl Configured {
@@ -86,7 +86,7 @@ impl Configured {
             _tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
-            _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
+            telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
     }
 }
@@ -116,7 +116,8 @@ pub(crate) async fn run(
     let mut signals = Signals::new()?;
     raise_file_limit();
     let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
-    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
+    let metrics = metrics::metrics(&configured.telemetry)?;
+    let outcome = with_store(config, offer, &admin, &metrics, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
@@ -127,12 +128,12 @@ async fn with_store(
     config: &ServerConfig,
     offer: Option<Offer>,
     admin: &Admin,
+    metrics: &Metrics,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let metrics = metrics::metrics()?;
-    admin.show_metrics(&metrics);
-    let observer = metrics::observer(&metrics, admin.recorder());
+    admin.show_metrics(metrics);
+    let observer = metrics::observer(metrics, admin.recorder());
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
@@ -140,7 +141,7 @@ async fn with_store(
             store: &store,
             cache: cache.as_ref(),
             admin,
-            metrics: &metrics,
+            metrics,
             observer,
         };
         let outcome = serve(config, offer, parts, signals, output).await;
