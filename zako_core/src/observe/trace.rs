@@ -8,13 +8,16 @@
 //! A subscriber that exports them takes spans under [`STEP`] only where the current span is
 //! one of the trace.
 
+mod parts;
+
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::Span;
 
-pub use crate::trace_step as step;
+pub use self::parts::Parts;
+pub use crate::{trace_parts as parts, trace_step as step};
 
 /// The target of the span that a trace begins with in this process.
 pub const ROOT: &str = "zako::trace::root";

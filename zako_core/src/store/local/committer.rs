@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use super::appender::{Appender, Record, Staged, footprint};
 use super::index::Place;
@@ -18,13 +19,16 @@ use super::options::Durability;
 use super::record::Stream;
 use super::shared::Shared;
 use super::space::{Purpose, Room};
+use super::waiting::{Waiting, steps_of};
 use crate::cas::{CasError, Result, Stored};
+use crate::observe::trace;
 use crate::{Digest, Hash};
 
 /// Work for the committer.
 pub(super) enum Job {
     /// Store blobs whose bytes were found to be theirs.
     Put {
+        trace: Waiting,
         blobs: Vec<(Digest, Bytes)>,
         room: Room,
         /// Bounds the bytes that wait in the queue.
@@ -67,6 +71,8 @@ pub(super) struct Committer {
 #[derive(Default)]
 struct Group {
     pending: Vec<Pending>,
+    /// The spans that its puts are parts of.
+    traces: Vec<Span>,
     /// What the staged records are about.
     touched: HashMap<Digest, Touch>,
     bytes: u64,
@@ -180,6 +186,7 @@ impl Committer {
     fn stage(&mut self, job: Job) {
         match job {
             Job::Put {
+                trace,
                 blobs,
                 room,
                 permit,
@@ -191,6 +198,7 @@ impl Committer {
                 if blobs.iter().any(contested) {
                     self.flush();
                 }
+                self.group.traces.extend(trace.taken());
                 let outcomes = blobs
                     .into_iter()
                     .map(|(digest, data)| self.stage_put(digest, data))
@@ -336,8 +344,10 @@ impl Committer {
         if group.pending.is_empty() && group.bytes == 0 {
             return;
         }
+        let writing = steps_of(&group.traces, || trace::step!("disk write"));
         self.probation.write();
         self.main.write();
+        drop(writing);
         // A moved record's old copy is removed next, so it is synced whatever the
         // durability.
         let moves = group
@@ -345,8 +355,10 @@ impl Committer {
             .iter()
             .any(|pending| matches!(pending, Pending::Move { .. }));
         if moves || self.shared.options.durability == Durability::Immediate {
+            let syncing = steps_of(&group.traces, || trace::step!("disk sync"));
             self.probation.sync();
             self.main.sync();
+            drop(syncing);
         } else {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }

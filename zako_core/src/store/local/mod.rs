@@ -36,6 +36,7 @@ mod staging;
 mod steps;
 mod upload;
 mod verify;
+mod waiting;
 mod writer;
 
 use std::path::Path;

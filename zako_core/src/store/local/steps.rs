@@ -11,6 +11,7 @@ use super::LocalStore;
 use super::large::disk_bytes;
 use super::upload::{ROOM_STEP, Upload};
 use crate::cas::{CasError, ErrorKind, Result, Witness};
+use crate::observe::trace;
 use crate::store::upload_name::UploadName;
 
 /// Bytes that are hashed and written at once.
@@ -201,9 +202,10 @@ impl Steps {
         self.pending_bytes = 0;
         self.show(&pending);
         let failed = State::Failed(None, panicked());
+        let span = trace::current();
         self.state = match std::mem::replace(&mut self.state, failed) {
             State::Idle(mut upload) => State::Busy(tokio::task::spawn_blocking(move || {
-                let written = upload.write(&pending, bytes as u64);
+                let written = span.in_scope(|| upload.write(&pending, bytes as u64));
                 (upload, pending, written)
             })),
             other => other,
@@ -276,7 +278,8 @@ fn take_tail(tail: &mut BytesMut) -> Option<Bytes> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work)
+    let span = trace::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
         .map_err(|_| panicked())
 }
