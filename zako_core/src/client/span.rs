@@ -45,6 +45,18 @@ pub(super) fn call(path: &str, server: &str, peer: Option<SocketAddr>) -> Span {
     )
 }
 
+/// A blob's way over RDMA.
+pub(super) fn over_rdma(name: &'static str, digest: &Digest, bytes: u64) -> Span {
+    trace::step!(
+        "rdma",
+        otel.name = name,
+        otel.kind = "client",
+        zako.digest = %digest,
+        zako.bytes = bytes as i64,
+        zako.transport = "rdma",
+    )
+}
+
 /// Has the call go on with the trace of its span.
 pub(super) fn inject(span: &Span, headers: &mut HeaderMap) {
     if trace::is_on() {

@@ -91,6 +91,17 @@ pub fn current() -> Span {
     }
 }
 
+/// A span that lasts until this is dropped, however it was used before.
+#[derive(Debug)]
+pub struct UntilDropped(pub Span);
+
+impl Drop for UntilDropped {
+    fn drop(&mut self) {
+        // A span ends when it was entered last.
+        self.0.in_scope(|| {});
+    }
+}
+
 /// Notes that what the span stands for failed.
 pub fn failed(span: &Span, kind: &str) {
     if !span.is_disabled() {
