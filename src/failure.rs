@@ -127,6 +127,11 @@ impl Failure {
         &self.message
     }
 
+    /// What to do next.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.advice.as_deref()
+    }
+
     /// One line of JSON.
     pub(crate) fn to_json(&self) -> String {
         let record = ErrorRecord {

@@ -1,6 +1,9 @@
 //! `zako serve`: a store behind a server.
 
+mod admin;
 mod build_tools;
+mod contradictions;
+mod metrics;
 mod rdma;
 
 use std::fmt;
@@ -13,9 +16,12 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zako_admin::{RecentEvents, State};
+use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
 use zako_reapi::Cache;
+use zako_telemetry::Metrics;
 
 use crate::config::{
     AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, LimitsConfig, LimitsKeys,
@@ -25,14 +31,17 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use admin::Admin;
+pub(crate) use contradictions::contradictions;
 use rdma::Offer;
 
 /// Serve a store
 ///
 /// When it is ready, the first line on stdout is `zako: ready grpc=ADDR:PORT`
 /// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}), with
-/// ` http=ADDR:PORT` behind it if there is an HTTP cache, and
-/// ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered. SIGTERM or
+/// ` http=ADDR:PORT` behind it if there is an HTTP cache, ` admin=ADDR:PORT` if
+/// there is an admin port, and ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered.
+/// The admin port answers before that, while the store is opened. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once.
 #[derive(Args, Debug)]
@@ -62,7 +71,7 @@ impl ServeArgs {
 #[derive(Debug)]
 struct Configured {
     server: ServerConfig,
-    _admin: AdminConfig,
+    admin: AdminConfig,
     _tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
@@ -73,7 +82,7 @@ impl Configured {
     fn resolve(args: ServeArgs, layers: &Layers<'_>) -> Result<Self, Failure> {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
-            _admin: AdminConfig::resolve(args.admin, layers)?,
+            admin: AdminConfig::resolve(args.admin, layers)?,
             _tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
@@ -89,12 +98,15 @@ struct Ready {
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rdma: Option<String>,
 }
 
 pub(crate) async fn run(
     args: ServeArgs,
     layers: &Layers<'_>,
+    events: RecentEvents,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
@@ -103,10 +115,35 @@ pub(crate) async fn run(
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let store = open_store(config).await?;
+    let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
+    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
+    // The last: until here somebody may ask why the server isn't ready.
+    admin.stop().await;
+    outcome
+}
+
+/// Opens the store, serves it, and closes it.
+async fn with_store(
+    config: &ServerConfig,
+    offer: Option<Offer>,
+    admin: &Admin,
+    signals: &mut Signals,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let metrics = metrics::metrics()?;
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
+    let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
-        let outcome = serve(config, offer, &store, cache.as_ref(), &mut signals, output).await;
+        let parts = Parts {
+            store: &store,
+            cache: cache.as_ref(),
+            admin,
+            metrics: &metrics,
+            observer,
+        };
+        let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -114,21 +151,41 @@ pub(crate) async fn run(
         outcome.and(closed)
     };
     let outcome = outcome.await;
+    admin.readiness.reached(State::Draining);
+    admin.forget();
+    metrics.end().await;
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
+}
+
+/// What a server is made of.
+struct Parts<'a> {
+    store: &'a LocalStore,
+    cache: Option<&'a Cache>,
+    admin: &'a Admin,
+    metrics: &'a Metrics,
+    /// Is told of all that happens.
+    observer: Arc<dyn Observer>,
 }
 
 async fn serve(
     config: &ServerConfig,
     offer: Option<Offer>,
-    store: &LocalStore,
-    cache: Option<&Cache>,
+    parts: Parts<'_>,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    let Parts {
+        store,
+        cache,
+        admin,
+        metrics,
+        observer,
+    } = parts;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
-        .with_maintenance(Arc::new(store.clone()));
+        .with_maintenance(Arc::new(store.clone()))
+        .with_observer(Arc::clone(&observer));
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
     }
@@ -141,16 +198,20 @@ async fn serve(
             .context(format!("listening on {listen}"))
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
+    metrics::watch(metrics, server.figures(), store);
     let http = match cache {
         Some(cache) => build_tools::http(config, cache, store).await?,
         None => None,
     };
+    let http = http.map(|http| http.with_observer(observer));
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
         http: http.as_ref().map(|http| http.local_addr().to_string()),
+        admin: admin.addr().map(ToString::to_string),
         rdma,
     };
+    admin.show(config, &ready, store, server.figures());
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
     match output.record(&ready).and_then(|()| output.flush()) {
         // A server needs nobody who reads its output.
@@ -172,7 +233,10 @@ async fn serve(
     // A store whose index can't be rebuilt serves nobody.
     let broken = async {
         match store.opened().await {
-            Ok(()) => std::future::pending().await,
+            Ok(()) => {
+                admin.readiness.reached(State::Ready);
+                std::future::pending().await
+            }
             Err(error) => opening(error),
         }
     };
@@ -181,6 +245,7 @@ async fn serve(
         failure = broken => return Err(failure),
         name = signals.next() => tracing::info!("{name}: finishing what is in flight"),
     }
+    admin.readiness.reached(State::Draining);
     drop(stop);
     tokio::select! {
         outcome = serving => Ok(outcome?),
@@ -250,6 +315,9 @@ impl fmt::Display for Ready {
         write!(f, "zako: ready grpc={}", self.grpc)?;
         if let Some(http) = &self.http {
             write!(f, " http={http}")?;
+        }
+        if let Some(admin) = &self.admin {
+            write!(f, " admin={admin}")?;
         }
         match &self.rdma {
             Some(rdma) => write!(f, " rdma={rdma}"),

@@ -198,7 +198,7 @@ fn failures_are_told() {
     let collector = Collector::grpc();
     let (home, _server) = traced(&collector, "grpc");
     let absent = zako_digest::hash::bytes(&noise(6, 1 << 20)).to_string();
-    home.run(["get", &absent, "-o", "x"]).fails(4);
+    home.run(["get", &absent, "-o", "x"]).fails(3);
     let spans = trace_of(&collector, "zako get", &[("zako-server", DOWNLOAD)]);
     assert!(named(&spans, "zako", "zako get")[0].failed);
     let call = named(&spans, "zako", DOWNLOAD)[0];

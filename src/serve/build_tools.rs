@@ -34,13 +34,8 @@ pub(super) async fn cache(
     config: &ServerConfig,
     store: &LocalStore,
 ) -> Result<Option<Cache>, Failure> {
+    allowed(config)?;
     if !config.build_tools.value {
-        if let HttpChoice::At(addr) = &config.http.value {
-            return Err(Failure::usage(format!(
-                "the HTTP cache is to listen on {addr} ({}), and build-tools is false ({})",
-                config.http.origin, config.build_tools.origin
-            )));
-        }
         return Ok(None);
     }
     let folder = config.data.value.0.join(ALIASES);
@@ -51,6 +46,18 @@ pub(super) async fn cache(
         .map_err(|error| Failure::from(error).context(format!("opening {}", folder.display())))?;
     let store = Arc::new(store.clone());
     Ok(Some(Cache::new(store, aliases, cache_options(config))))
+}
+
+/// # Errors
+/// An HTTP cache is asked for that nobody may use.
+pub(super) fn allowed(config: &ServerConfig) -> Result<(), Failure> {
+    match &config.http.value {
+        HttpChoice::At(addr) if !config.build_tools.value => Err(Failure::usage(format!(
+            "the HTTP cache is to listen on {addr} ({}), and build-tools is false ({})",
+            config.http.origin, config.build_tools.origin
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The Remote Execution API's services.

@@ -18,6 +18,7 @@ mod gated;
 mod idle_body;
 mod listen;
 mod meter;
+mod methods;
 mod options;
 mod port;
 mod preface;
@@ -39,11 +40,11 @@ use std::sync::Arc;
 
 pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use figures::{Figures, FiguresReader};
-pub use listen::{ListenAddr, ParseListenAddrError};
+pub use listen::{ListenAddr, ListenSocket, ParseListenAddrError};
 pub use options::{MaintenanceAccess, ServerOptions};
 pub use port::{Port, PortConnection, PortOptions, PortStream};
 pub use rdma::{Network, ParseNetworkError, RdmaOptions};
-pub use serve::BoundServer;
+pub use serve::{BoundServer, Notice};
 pub use status::{bad_frame, bad_request, to_status};
 
 use crate::access::Authorizer;
@@ -127,6 +128,15 @@ impl Server {
     /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if the address can't be taken.
     pub async fn bind(self, addr: &ListenAddr) -> Result<BoundServer> {
         let listener = listen::Listener::bind(addr).await?;
+        Ok(BoundServer::new(listener, self))
+    }
+
+    /// Takes a socket that listens already. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if it is of no use.
+    pub fn bind_to(self, socket: ListenSocket) -> Result<BoundServer> {
+        let listener = listen::Listener::adopt(socket)?;
         Ok(BoundServer::new(listener, self))
     }
 }

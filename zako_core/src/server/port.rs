@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::listen::{ListenAddr, Listener};
+use super::listen::{ListenAddr, ListenSocket, Listener};
 use super::stall::Stalling;
 use crate::cas::Result;
 use crate::negotiate::PeerAddr;
@@ -69,6 +69,17 @@ impl Port {
     pub async fn bind(addr: &ListenAddr, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::bind(addr).await?,
+            options,
+        })
+    }
+
+    /// Takes a socket that listens already. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if it is of no use.
+    pub fn bind_to(socket: ListenSocket, options: PortOptions) -> Result<Self> {
+        Ok(Self {
+            listener: Listener::adopt(socket)?,
             options,
         })
     }

@@ -18,9 +18,11 @@ use zako_protobuf::store::store_server::StoreServer;
 use super::Server;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
+use super::face::Face;
 use super::figures::FiguresReader;
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
+use super::methods::Methods;
 use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
@@ -40,6 +42,18 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct BoundServer {
     listener: Listener,
     shared: Arc<Shared>,
+}
+
+/// Tells that a server is going to end.
+#[derive(Clone, Debug)]
+pub struct Notice(CancellationToken);
+
+impl Notice {
+    /// From now on the server says that it is not serving to who asks about its health. It
+    /// goes on answering calls.
+    pub fn give(&self) {
+        self.0.cancel();
+    }
 }
 
 impl BoundServer {
@@ -63,6 +77,7 @@ impl BoundServer {
                 calls: Calls::new(options.download_idle_timeout),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
+                methods: observer.as_ref().map(|_| methods(&faces)),
                 faces,
                 observer,
                 authorizer,
@@ -70,6 +85,7 @@ impl BoundServer {
                 connections: TaskTracker::new(),
                 slots: Arc::new(Slots::new()),
                 uploads: TaskTracker::new(),
+                leaving: CancellationToken::new(),
                 stop: CancellationToken::new(),
                 park: CancellationToken::new(),
                 cut: CancellationToken::new(),
@@ -85,6 +101,12 @@ impl BoundServer {
     /// What tells what it holds.
     pub fn figures(&self) -> FiguresReader {
         FiguresReader::new(Arc::clone(&self.shared))
+    }
+
+    /// What tells clients that ask about its health that it is going to end, before it does:
+    /// those that can go elsewhere in time.
+    pub fn notice(&self) -> Notice {
+        Notice(self.shared.leaving.clone())
     }
 
     /// Answers calls until `shutdown` is ready. Then takes no more connections and
@@ -108,7 +130,15 @@ impl BoundServer {
             let (shared, routes) = (Arc::clone(&shared), routes.clone());
             connection::serve(shared, routes, stream, addr)
         };
-        listener.serve(most, connections, shutdown, serve).await;
+        let noticed = async {
+            shared.leaving.cancelled().await;
+            set_serving(&health, &shared, false).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = listener.serve(most, connections, shutdown, serve) => {}
+            () = noticed => {}
+        }
         // Closes the socket: a peer that connects now is refused, not left waiting.
         drop(listener);
 
@@ -151,6 +181,20 @@ impl fmt::Debug for BoundServer {
             .field("cas", &self.shared.cas)
             .finish_non_exhaustive()
     }
+}
+
+/// All methods of its services.
+fn methods(faces: &[Arc<dyn Face>]) -> Methods {
+    let own = [
+        zako_protobuf::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    Methods::of(
+        own.into_iter()
+            .chain(faces.iter().map(|face| face.descriptors())),
+    )
 }
 
 async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {

@@ -19,6 +19,7 @@ mod dav;
 mod decode;
 mod give;
 mod memory;
+mod meter;
 mod multistatus;
 mod negotiation;
 mod options;
@@ -38,7 +39,7 @@ use tokio_util::task::TaskTracker;
 use zako_core::access::Authorizer;
 use zako_core::cas::{Maintain, Result};
 use zako_core::observe::Observer;
-use zako_core::server::{ListenAddr, Port};
+use zako_core::server::{ListenAddr, ListenSocket, Port};
 
 pub use options::HttpOptions;
 
@@ -79,6 +80,19 @@ impl HttpServer {
     /// [`ErrorKind::Io`](zako_core::cas::ErrorKind::Io) if the address can't be taken.
     pub async fn bind(addr: &ListenAddr, cache: Cache, options: HttpOptions) -> Result<Self> {
         let port = Port::bind(addr, options.port()).await?;
+        Ok(Self::on(port, cache, options))
+    }
+
+    /// Takes a socket that listens already. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](zako_core::cas::ErrorKind::Io) if it is of no use.
+    pub fn bind_to(socket: ListenSocket, cache: Cache, options: HttpOptions) -> Result<Self> {
+        let port = Port::bind_to(socket, options.port())?;
+        Ok(Self::on(port, cache, options))
+    }
+
+    fn on(port: Port, cache: Cache, options: HttpOptions) -> Self {
         let shared = Shared {
             memory: Memory::new(options.max_memory_bytes),
             windows: Memory::new(options.max_memory_bytes / 2),
@@ -91,7 +105,7 @@ impl HttpServer {
             began: Instant::now(),
             uploads: TaskTracker::new(),
         };
-        Ok(Self { port, shared })
+        Self { port, shared }
     }
 
     /// Tells the figures of the store too.

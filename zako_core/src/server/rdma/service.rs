@@ -17,8 +17,8 @@ use super::rights::Rights;
 use super::{RdmaRoad, get, put};
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind};
-use crate::negotiate::Access;
-use crate::observe::trace;
+use crate::negotiate::{Access, Peer};
+use crate::observe::{RdmaEvent, trace};
 use crate::server::connection::Shared;
 use crate::server::span;
 use crate::server::status::to_status;
@@ -49,7 +49,7 @@ impl Rdma for RdmaService {
         tracing::debug!(peer = ?peer.addr(), "an RDMA session begins");
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let control = Control::new(outgoing, request.into_inner());
-        let session = run(Arc::clone(&self.0), road, control, rights);
+        let session = run(Arc::clone(&self.0), road, control, rights, peer);
         let mut response = Response::new(call::answers(&self.0, answers, session));
         if trace::is_on() {
             let known = MetadataValue::from_static("1");
@@ -65,14 +65,19 @@ async fn run(
     road: Arc<RdmaRoad>,
     control: Control<Server>,
     rights: Rights,
+    peer: Arc<Peer>,
 ) -> SessionError {
     let options = &road.options;
     let fabric = Arc::clone(&options.fabric);
     let mut session =
         match session::accept(fabric, control, options.session.clone(), &road.budget).await {
             Ok(session) => session,
-            Err(error) => return error,
+            Err(error) => {
+                shared.rdma_event(RdmaEvent::SetUpFailed);
+                return error;
+            }
         };
+    shared.rdma_event(RdmaEvent::Opened);
     let transfers = TaskTracker::new();
     let mut stopping = false;
     loop {
@@ -82,7 +87,7 @@ async fn run(
                     ErrorKind::Unavailable,
                     "the server is stopping",
                 )),
-                Some(asked) => begin(&shared, &rights, &transfers, asked),
+                Some(asked) => begin(&shared, &rights, &peer, &transfers, asked),
                 None => break,
             },
             () = shared.stop.cancelled(), if !stopping => {
@@ -94,10 +99,21 @@ async fn run(
         }
     }
     session.close();
-    session.freed().await
+    let error = session.freed().await;
+    shared.rdma_event(match error.status().code {
+        session::Code::Ok => RdmaEvent::Closed,
+        _ => RdmaEvent::Failed,
+    });
+    error
 }
 
-fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: Asked) {
+fn begin(
+    shared: &Arc<Shared>,
+    rights: &Rights,
+    peer: &Arc<Peer>,
+    transfers: &TaskTracker,
+    asked: Asked,
+) {
     let access = match &asked {
         Asked::Get(_) => Access::Read,
         Asked::Put(_) => Access::Write,
@@ -105,6 +121,7 @@ fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: 
     if let Err(error) = rights.check(access) {
         return refuse(asked, error);
     }
+    let meter = shared.transfer_meter(&asked, peer);
     let shared = Arc::clone(shared);
     match asked {
         Asked::Get(request) => {
@@ -112,7 +129,7 @@ fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: 
             let span = tracing::debug_span!("download", %digest, transport = "rdma");
             let (range, told) = (request.range(), request.trace());
             let trace = of_client(told, "rdma get", digest, range.end - range.start);
-            let serving = get::serve(shared, request).instrument(trace);
+            let serving = get::serve(shared, request, meter).instrument(trace);
             transfers.spawn(serving.instrument(span));
         }
         Asked::Put(request) => {
@@ -122,7 +139,7 @@ fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: 
             let span = tracing::debug_span!("upload", %digest, transport = "rdma");
             let bytes = digest.size() - request.offset();
             let trace = of_client(request.trace(), "rdma put", digest, bytes);
-            let taking = put::take(shared, request).instrument(trace);
+            let taking = put::take(shared, request, meter).instrument(trace);
             let taking = taking.instrument(span);
             transfers.spawn(uploads.track_future(taking));
         }
