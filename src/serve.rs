@@ -79,7 +79,7 @@ struct Configured {
     tls: TlsConfig,
     access: AccessConfig,
     _limits: LimitsConfig,
-    _telemetry: TelemetryConfig,
+    telemetry: TelemetryConfig,
 }
 
 impl Configured {
@@ -90,7 +90,7 @@ impl Configured {
             tls: TlsConfig::resolve(args.tls, layers)?,
             access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
-            _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
+            telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
     }
 }
@@ -127,11 +127,21 @@ pub(crate) async fn run(
     if let Some(authorizer) = access.authorizer() {
         admin.ask(authorizer);
     }
+    let metrics = metrics::metrics(&configured.telemetry)?;
     let guards = Guards {
         tls: tls.as_ref(),
         access: &access,
     };
-    let outcome = with_store(config, offer, guards, &admin, &mut signals, output).await;
+    let outcome = with_store(
+        config,
+        offer,
+        guards,
+        &admin,
+        &metrics,
+        &mut signals,
+        output,
+    )
+    .await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
@@ -150,12 +160,12 @@ async fn with_store(
     offer: Option<Offer>,
     guards: Guards<'_>,
     admin: &Admin,
+    metrics: &Metrics,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let metrics = metrics::metrics()?;
-    admin.show_metrics(&metrics);
-    let observer = metrics::observer(&metrics, admin.recorder());
+    admin.show_metrics(metrics);
+    let observer = metrics::observer(metrics, admin.recorder());
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
@@ -164,7 +174,7 @@ async fn with_store(
             cache: cache.as_ref(),
             guards,
             admin,
-            metrics: &metrics,
+            metrics,
             observer,
         };
         let outcome = serve(config, offer, parts, signals, output).await;
