@@ -5,6 +5,7 @@ mod build_tools;
 mod contradictions;
 mod metrics;
 mod rdma;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -34,6 +35,7 @@ use crate::output::Output;
 use admin::Admin;
 pub(crate) use contradictions::contradictions;
 use rdma::Offer;
+use tls::Tls;
 
 /// Serve a store
 ///
@@ -72,7 +74,7 @@ impl ServeArgs {
 struct Configured {
     server: ServerConfig,
     admin: AdminConfig,
-    _tls: TlsConfig,
+    tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
     telemetry: TelemetryConfig,
@@ -83,7 +85,7 @@ impl Configured {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
             admin: AdminConfig::resolve(args.admin, layers)?,
-            _tls: TlsConfig::resolve(args.tls, layers)?,
+            tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
             telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
@@ -111,13 +113,23 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
     let config = &configured.server;
+    tls::allowed(&configured.tls, config, &configured.admin)?;
+    let tls = Tls::open(&configured.tls)?;
     let offer = rdma::offer(config)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
-    let metrics = metrics::metrics(&configured.telemetry)?;
-    let outcome = with_store(config, offer, &admin, &metrics, &mut signals, output).await;
+    let listen = &config.listen.value;
+    let admin = Admin::start(&configured.admin, listen, tls.as_ref(), events).await?;
+    let outcome = with_store(
+        &configured,
+        offer,
+        tls.as_ref(),
+        &admin,
+        &mut signals,
+        output,
+    );
+    let outcome = outcome.await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
@@ -125,15 +137,17 @@ pub(crate) async fn run(
 
 /// Opens the store, serves it, and closes it.
 async fn with_store(
-    config: &ServerConfig,
+    configured: &Configured,
     offer: Option<Offer>,
+    tls: Option<&Tls>,
     admin: &Admin,
-    metrics: &Metrics,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    admin.show_metrics(metrics);
-    let observer = metrics::observer(metrics, admin.recorder());
+    let config = &configured.server;
+    let metrics = metrics::metrics(&configured.telemetry)?;
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
@@ -141,8 +155,9 @@ async fn with_store(
             store: &store,
             cache: cache.as_ref(),
             admin,
-            metrics,
+            metrics: &metrics,
             observer,
+            tls,
         };
         let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
@@ -167,6 +182,7 @@ struct Parts<'a> {
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
+    tls: Option<&'a Tls>,
 }
 
 async fn serve(
@@ -182,6 +198,7 @@ async fn serve(
         admin,
         metrics,
         observer,
+        tls,
     } = parts;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
@@ -194,6 +211,11 @@ async fn serve(
     if let Some(offer) = offer {
         server = server.with_rdma(offer.options);
     }
+    let acceptor = tls.map(Tls::acceptor);
+    if let Some(acceptor) = &acceptor {
+        server = server.with_tls(acceptor.clone());
+    }
+    let _watching = tls.map(Tls::watch);
     let server = server.bind(listen).await.map_err(|error| {
         Failure::from(error)
             .context(format!("listening on {listen}"))
@@ -201,7 +223,7 @@ async fn serve(
     })?;
     metrics::watch(metrics, server.figures(), store);
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store).await?,
+        Some(cache) => build_tools::http(config, cache, store, acceptor).await?,
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));
