@@ -48,6 +48,9 @@ use tls::Tls;
 /// The admin port answers before that, while the store is opened. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once.
+///
+/// Traces go to an OpenTelemetry collector by the standard OTEL_* variables, as
+/// OTEL_EXPORTER_OTLP_ENDPOINT=http://HOST:4317, or by the flags under Telemetry.
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -127,21 +130,11 @@ pub(crate) async fn run(
     if let Some(authorizer) = access.authorizer() {
         admin.ask(authorizer);
     }
-    let metrics = metrics::metrics(&configured.telemetry)?;
     let guards = Guards {
         tls: tls.as_ref(),
         access: &access,
     };
-    let outcome = with_store(
-        config,
-        offer,
-        guards,
-        &admin,
-        &metrics,
-        &mut signals,
-        output,
-    )
-    .await;
+    let outcome = with_store(&configured, offer, guards, &admin, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
@@ -156,16 +149,17 @@ struct Guards<'a> {
 
 /// Opens the store, serves it, and closes it.
 async fn with_store(
-    config: &ServerConfig,
+    configured: &Configured,
     offer: Option<Offer>,
     guards: Guards<'_>,
     admin: &Admin,
-    metrics: &Metrics,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    admin.show_metrics(metrics);
-    let observer = metrics::observer(metrics, admin.recorder());
+    let config = &configured.server;
+    let metrics = metrics::metrics(&configured.telemetry)?;
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
@@ -174,7 +168,7 @@ async fn with_store(
             cache: cache.as_ref(),
             guards,
             admin,
-            metrics,
+            metrics: &metrics,
             observer,
         };
         let outcome = serve(config, offer, parts, signals, output).await;
