@@ -28,6 +28,7 @@ mod range;
 mod receive;
 mod refusal;
 mod route;
+mod span;
 mod status;
 
 use std::fmt;
