@@ -5,6 +5,7 @@ mod build_tools;
 mod contradictions;
 mod metrics;
 mod rdma;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -34,6 +35,7 @@ use crate::output::Output;
 use admin::Admin;
 pub(crate) use contradictions::contradictions;
 use rdma::Offer;
+use tls::Tls;
 
 /// Serve a store
 ///
@@ -75,10 +77,10 @@ impl ServeArgs {
 struct Configured {
     server: ServerConfig,
     admin: AdminConfig,
-    _tls: TlsConfig,
+    tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
-    _telemetry: TelemetryConfig,
+    telemetry: TelemetryConfig,
 }
 
 impl Configured {
@@ -86,10 +88,10 @@ impl Configured {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
             admin: AdminConfig::resolve(args.admin, layers)?,
-            _tls: TlsConfig::resolve(args.tls, layers)?,
+            tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
-            _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
+            telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
     }
 }
@@ -114,12 +116,17 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
     let config = &configured.server;
+    tls::allowed(&configured.tls, config, &configured.admin)?;
+    let tls = Tls::open(&configured.tls)?;
     let offer = rdma::offer(config)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
-    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
+    let listen = &config.listen.value;
+    let admin = Admin::start(&configured.admin, listen, tls.as_ref(), events).await?;
+    let metrics = metrics::metrics(&configured.telemetry)?;
+    let tls = tls.as_ref();
+    let outcome = with_store(config, offer, tls, &admin, &metrics, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
@@ -129,13 +136,14 @@ pub(crate) async fn run(
 async fn with_store(
     config: &ServerConfig,
     offer: Option<Offer>,
+    tls: Option<&Tls>,
     admin: &Admin,
+    metrics: &Metrics,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let metrics = metrics::metrics()?;
-    admin.show_metrics(&metrics);
-    let observer = metrics::observer(&metrics, admin.recorder());
+    admin.show_metrics(metrics);
+    let observer = metrics::observer(metrics, admin.recorder());
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
@@ -143,8 +151,9 @@ async fn with_store(
             store: &store,
             cache: cache.as_ref(),
             admin,
-            metrics: &metrics,
+            metrics,
             observer,
+            tls,
         };
         let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
@@ -169,6 +178,7 @@ struct Parts<'a> {
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
+    tls: Option<&'a Tls>,
 }
 
 async fn serve(
@@ -184,6 +194,7 @@ async fn serve(
         admin,
         metrics,
         observer,
+        tls,
     } = parts;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
@@ -196,6 +207,11 @@ async fn serve(
     if let Some(offer) = offer {
         server = server.with_rdma(offer.options);
     }
+    let acceptor = tls.map(Tls::acceptor);
+    if let Some(acceptor) = &acceptor {
+        server = server.with_tls(acceptor.clone());
+    }
+    let _watching = tls.map(Tls::watch);
     let server = server.bind(listen).await.map_err(|error| {
         Failure::from(error)
             .context(format!("listening on {listen}"))
@@ -203,7 +219,7 @@ async fn serve(
     })?;
     metrics::watch(metrics, server.figures(), store);
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store).await?,
+        Some(cache) => build_tools::http(config, cache, store, acceptor).await?,
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));

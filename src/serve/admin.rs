@@ -14,6 +14,7 @@ use zako_core::store::LocalStore;
 use zako_telemetry::Metrics;
 
 use super::Ready;
+use super::tls::Tls;
 use crate::config::{AdminConfig, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
 
@@ -46,6 +47,7 @@ impl Admin {
     pub(super) async fn start(
         config: &AdminConfig,
         listen: &ListenAddr,
+        tls: Option<&Tls>,
         events: RecentEvents,
     ) -> Result<Self, Failure> {
         let readiness = Readiness::new();
@@ -58,7 +60,14 @@ impl Admin {
         let mut options = AdminOptions::default();
         options.names = config.host.value.0.clone();
         let port = match AdminServer::bind(&addr, readiness.clone(), options).await {
-            Ok(server) => Some(AdminPort::start(server, events)),
+            Ok(server) => {
+                let tls = tls.and_then(|tls| tls.for_operators(&addr));
+                let server = match tls {
+                    Some(tls) => server.with_tls(tls),
+                    None => server,
+                };
+                Some(AdminPort::start(server, events))
+            }
             Err(error) if config.listen.origin == Origin::Default => {
                 // Nobody's wish, and no reason to serve nobody.
                 tracing::error!(

@@ -7,6 +7,7 @@ use std::time::Duration;
 use zako_core::alias::{AliasOptions, AliasTable};
 use zako_core::server::Face;
 use zako_core::store::LocalStore;
+use zako_core::tls::TlsAcceptor;
 use zako_reapi::grpc::RemoteExecutionFace;
 use zako_reapi::http::{HttpOptions, HttpServer};
 use zako_reapi::{ActionUpdates, Cache, CacheOptions};
@@ -73,6 +74,7 @@ pub(super) async fn http(
     config: &ServerConfig,
     cache: &Cache,
     store: &LocalStore,
+    tls: Option<TlsAcceptor>,
 ) -> Result<Option<HttpServer>, Failure> {
     let Some(addr) = config.http.value.address(&config.listen.value) else {
         return Ok(None);
@@ -81,7 +83,13 @@ pub(super) async fn http(
     options.body_idle_timeout = config.upload_idle_timeout.value.0;
     options.drain_timeout = config.drain_timeout.value.0;
     match HttpServer::bind(&addr, cache.clone(), options).await {
-        Ok(server) => Ok(Some(server.with_maintenance(Arc::new(store.clone())))),
+        Ok(server) => {
+            let server = server.with_maintenance(Arc::new(store.clone()));
+            Ok(Some(match tls {
+                Some(tls) => server.with_tls(tls),
+                None => server,
+            }))
+        }
         Err(error) if config.http.origin == Origin::Default => {
             // Nobody's wish, and no reason to serve nobody.
             tracing::error!(
@@ -111,6 +119,12 @@ pub(super) fn sweep(cache: &Cache) -> AbortOnDrop {
             }
         }
     }))
+}
+
+impl AbortOnDrop {
+    pub(super) fn new(task: tokio::task::JoinHandle<()>) -> Self {
+        Self(task)
+    }
 }
 
 impl Drop for AbortOnDrop {

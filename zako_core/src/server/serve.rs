@@ -67,6 +67,7 @@ impl BoundServer {
             faces,
             observer,
             authorizer,
+            tls,
         } = server;
         Self {
             listener,
@@ -81,6 +82,7 @@ impl BoundServer {
                 faces,
                 observer,
                 authorizer,
+                tls,
                 began: Instant::now(),
                 connections: TaskTracker::new(),
                 slots: Arc::new(Slots::new()),
