@@ -48,6 +48,9 @@ use tls::Tls;
 /// The admin port answers before that, while the store is opened. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once.
+///
+/// Traces go to an OpenTelemetry collector by the standard OTEL_* variables, as
+/// OTEL_EXPORTER_OTLP_ENDPOINT=http://HOST:4317, or by the flags under Telemetry.
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
