@@ -224,6 +224,12 @@ fn judge(kind: ErrorKind) -> (Exit, Option<&'static str>) {
             Exit::Denied,
             Some("The server allows this to others only: see `maintenance` in its configuration."),
         ),
+        ErrorKind::Untrusted => (
+            Exit::Denied,
+            Some(
+                "--tls-ca FILE names whom to trust, --tls-server-name the server's name, --client-cert and --client-key what to show.",
+            ),
+        ),
         ErrorKind::Unsupported => (Exit::Unsupported, None),
         ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Closed => (
             Exit::Unreachable,
