@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::RwLock;
 use zako_core::access::Authorizer;
 use zako_core::cas::{Maintain, Result};
-use zako_core::server::{FiguresReader, ListenAddr, Port};
+use zako_core::server::{FiguresReader, ListenAddr, ListenSocket, Port};
 
 pub use options::AdminOptions;
 
@@ -70,13 +70,30 @@ impl AdminServer {
         options: AdminOptions,
     ) -> Result<Self> {
         let port = Port::bind(addr, options.port()).await?;
+        Ok(Self::on(port, readiness, options))
+    }
+
+    /// On a socket that listens already.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](zako_core::cas::ErrorKind::Io) if it is of no use.
+    pub fn bind_to(
+        socket: ListenSocket,
+        readiness: Readiness,
+        options: AdminOptions,
+    ) -> Result<Self> {
+        let port = Port::bind_to(socket, options.port())?;
+        Ok(Self::on(port, readiness, options))
+    }
+
+    fn on(port: Port, readiness: Readiness, options: AdminOptions) -> Self {
         let shared = Arc::new(Shared {
             options,
             readiness,
             began: Instant::now(),
             sources: RwLock::default(),
         });
-        Ok(Self { port, shared })
+        Self { port, shared }
     }
 
     /// Asks who callers of other machines are: they need the role of an admin, but for

@@ -18,9 +18,11 @@ use zako_protobuf::store::store_server::StoreServer;
 use super::Server;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
+use super::face::Face;
 use super::figures::FiguresReader;
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
+use super::methods::Methods;
 use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
@@ -76,6 +78,7 @@ impl BoundServer {
                 calls: Calls::new(options.download_idle_timeout),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
+                methods: observer.as_ref().map(|_| methods(&faces)),
                 faces,
                 observer,
                 authorizer,
@@ -180,6 +183,20 @@ impl fmt::Debug for BoundServer {
             .field("cas", &self.shared.cas)
             .finish_non_exhaustive()
     }
+}
+
+/// All methods of its services.
+fn methods(faces: &[Arc<dyn Face>]) -> Methods {
+    let own = [
+        zako_protobuf::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    Methods::of(
+        own.into_iter()
+            .chain(faces.iter().map(|face| face.descriptors())),
+    )
 }
 
 async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {

@@ -24,6 +24,7 @@ use super::segment::SegmentTable;
 use super::space::Space;
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result};
+use crate::observe::{Corruption, Eviction, EvictionReason};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -65,6 +66,12 @@ impl Shared {
     pub(super) fn now(&self) -> u32 {
         let seconds = self.options.clock.monotonic().as_secs();
         u32::try_from(seconds).unwrap_or(u32::MAX - 1).max(1)
+    }
+
+    /// Bytes that wait for the committer, about.
+    pub(super) fn queued(&self) -> u64 {
+        let free = self.backlog.available_permits();
+        (BACKLOG_KIB.saturating_sub(free) as u64) << 10
     }
 
     pub(super) fn next_sequence(&self) -> u64 {
@@ -159,6 +166,22 @@ impl Shared {
             && let Some(segment) = self.segments.by_id(segment)
         {
             segment.add_live(record_len(digest.size()));
+        }
+    }
+
+    /// Tells that blobs were given up.
+    pub(super) fn gave_up(&self, reason: EvictionReason, blobs: u64, bytes: u64) {
+        if let Some(observer) = &self.options.observer
+            && blobs > 0
+        {
+            observer.evicted(&Eviction::new(reason, blobs, bytes));
+        }
+    }
+
+    /// Tells that a blob was found damaged, and is hidden now.
+    pub(super) fn found_damaged(&self, digest: &Digest) {
+        if let Some(observer) = &self.options.observer {
+            observer.corrupt(&Corruption::new(*digest));
         }
     }
 
