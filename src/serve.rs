@@ -1,20 +1,24 @@
 //! `zako serve`: a store behind a server.
 
+mod abort_on_drop;
 mod build_tools;
 mod contradictions;
+mod hand_over;
 mod metrics;
 mod rdma;
+mod service_manager;
+mod signals;
+mod sockets;
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use futures::FutureExt;
 use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
@@ -29,8 +33,12 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use abort_on_drop::AbortOnDrop;
 pub(crate) use contradictions::contradictions;
+use hand_over::Successor;
 use rdma::Offer;
+use signals::{Signals, Wish};
+use sockets::{Sockets, Use};
 
 /// Serve a store
 ///
@@ -39,8 +47,13 @@ use rdma::Offer;
 /// ` http=ADDR:PORT` behind it if there is an HTTP cache, and
 /// ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
-/// parked for resumption; a second signal ends it at once.
-#[derive(Args, Debug)]
+/// parked for resumption; a second signal ends it at once. SIGUSR2 does the same
+/// and then runs the program at its path anew, with the same sockets: nobody is
+/// refused, who connects in between waits.
+///
+/// Sockets that a service manager hands on (LISTEN_FDS) are served instead of new
+/// ones; their names are grpc, http and admin.
+#[derive(Args, Clone, Debug)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     server: ServerKeys,
@@ -97,13 +110,19 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
     let config = &configured.server;
+    let successor = Successor::new(layers.file().path())?;
+    let mut sockets = Sockets::from_environment()?;
     let offer = rdma::offer(config)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
+    let _watchdog = service_manager::watchdog();
     let metrics = metrics::metrics()?;
     let observer = metrics::observer(&metrics);
-    let store = open_store(config, Some(Arc::clone(&observer))).await?;
+    let opening = service_manager::opening("opening the store");
+    let Some(store) = open(config, &observer, &sockets, &mut signals).await? else {
+        return Ok(());
+    };
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
@@ -111,18 +130,62 @@ pub(crate) async fn run(
             cache: cache.as_ref(),
             metrics: &metrics,
             observer,
+            successor: &successor,
+            opening,
         };
-        let outcome = serve(config, offer, parts, &mut signals, output).await;
+        let outcome = serve(config, offer, parts, &mut sockets, &mut signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
         };
-        outcome.and(closed)
+        outcome.and_then(|ending| closed.map(|()| ending))
     };
     let outcome = outcome.await;
     metrics.end();
     let closed = store.close().await.map_err(Failure::from);
-    outcome.and(closed)
+    match outcome.and_then(|ending| closed.map(|()| ending))? {
+        Ending::Over => Ok(()),
+        Ending::HandOver => {
+            // The folder's lock goes with it.
+            drop(store);
+            Err(successor.become_it(&sockets))
+        }
+    }
+}
+
+/// What comes after a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Nothing.
+    Over,
+    /// Another one, with the same sockets.
+    HandOver,
+}
+
+/// Opens the store. Who was handed sockets waits for the server before it to close the store;
+/// `None` if a signal ended that.
+async fn open(
+    config: &ServerConfig,
+    observer: &Arc<dyn Observer>,
+    sockets: &Sockets,
+    signals: &mut Signals,
+) -> Result<Option<LocalStore>, Failure> {
+    let mut told = false;
+    loop {
+        match open_store(config, Some(Arc::clone(observer))).await {
+            Ok(store) => return Ok(Some(store)),
+            Err(failure) if failure.exit() == Exit::Busy && sockets.are_from_outside() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("waiting for the server that has the store to close it");
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOCK_PAUSE) => {}
+            _ = signals.end() => return Ok(None),
+        }
+    }
 }
 
 /// What a server is made of.
@@ -132,22 +195,32 @@ struct Parts<'a> {
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
+    successor: &'a Successor,
+    /// Until the store is open.
+    opening: AbortOnDrop,
 }
+
+/// How often a store that another process has is asked for.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 async fn serve(
     config: &ServerConfig,
     offer: Option<Offer>,
     parts: Parts<'_>,
+    sockets: &mut Sockets,
     signals: &mut Signals,
     output: &mut Output,
-) -> Result<(), Failure> {
+) -> Result<Ending, Failure> {
     let Parts {
         store,
         cache,
         metrics,
         observer,
+        successor,
+        opening: still_opening,
     } = parts;
-    let listen = &config.listen.value;
+    let listen = sockets.inherited(Use::Grpc);
+    let listen = &listen.unwrap_or(&config.listen.value).clone();
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
         .with_maintenance(Arc::new(store.clone()))
         .with_observer(Arc::clone(&observer));
@@ -158,17 +231,21 @@ async fn serve(
     if let Some(offer) = offer {
         server = server.with_rdma(offer.options);
     }
-    let server = server.bind(listen).await.map_err(|error| {
+    let taken = sockets.take(Use::Grpc, listen).await;
+    let taken = taken.and_then(|socket| server.bind_to(socket));
+    let server = taken.map_err(|error| {
         Failure::from(error)
             .context(format!("listening on {listen}"))
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
     metrics::watch(metrics, server.figures(), store);
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store).await?,
+        Some(cache) => build_tools::http(config, listen, cache, store, sockets).await?,
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));
+    sockets.close_unused();
+    let notice = server.notice();
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
@@ -196,23 +273,78 @@ async fn serve(
     // A store whose index can't be rebuilt serves nobody.
     let broken = async {
         match store.opened().await {
-            Ok(()) => std::future::pending().await,
+            Ok(()) => {
+                drop(still_opening);
+                service_manager::ready();
+                std::future::pending().await
+            }
             Err(error) => opening(error),
         }
     };
-    tokio::select! {
-        outcome = &mut serving => return Ok(outcome?),
-        failure = broken => return Err(failure),
-        name = signals.next() => tracing::info!("{name}: finishing what is in flight"),
+    tokio::pin!(broken);
+    let mut ending = loop {
+        let wish = tokio::select! {
+            outcome = &mut serving => return Ok(outcome.map(|()| Ending::Over)?),
+            failure = &mut broken => return Err(failure),
+            wish = signals.next() => wish,
+        };
+        match wish {
+            Wish::End(name) => {
+                tracing::info!("{name}: finishing what is in flight");
+                break Ending::Over;
+            }
+            Wish::Reload => tracing::warn!("SIGHUP: nothing is reloaded yet"),
+            Wish::HandOver => {
+                let checked = tokio::select! {
+                    outcome = &mut serving => return Ok(outcome.map(|()| Ending::Over)?),
+                    checked = successor.check() => checked,
+                };
+                match checked {
+                    Ok(()) => {
+                        tracing::info!("SIGUSR2: making room for a new process");
+                        break Ending::HandOver;
+                    }
+                    Err(failure) => tracing::error!("SIGUSR2: going on as before: {failure}"),
+                }
+            }
+        }
+    };
+    match ending {
+        Ending::HandOver => service_manager::handing_over(),
+        Ending::Over => {
+            let delay = config.drain_delay.value.0;
+            service_manager::stopping(delay + config.drain_timeout.value.0);
+            notice.give();
+            if !delay.is_zero() {
+                tokio::select! {
+                    outcome = &mut serving => return Ok(outcome.map(|()| Ending::Over)?),
+                    () = tokio::time::sleep(delay) => {}
+                    name = signals.end() => return Err(again(name)),
+                }
+            }
+            sockets.let_go();
+        }
     }
     drop(stop);
-    tokio::select! {
-        outcome = serving => Ok(outcome?),
-        name = signals.next() => Err(Failure::new(
-            Exit::Failed,
-            format!("{name} again: ended with transfers in flight, which are parked"),
-        )),
+    loop {
+        let name = tokio::select! {
+            outcome = &mut serving => return Ok(outcome.map(|()| ending)?),
+            name = signals.end() => name,
+        };
+        if ending == Ending::Over {
+            return Err(again(name));
+        }
+        tracing::info!("{name}: no new process");
+        ending = Ending::Over;
+        sockets.let_go();
     }
+}
+
+fn again(name: &str) -> Failure {
+    Failure::new(
+        Exit::Failed,
+        format!("{name} again: ended with transfers in flight, which are parked"),
+    )
 }
 
 fn server_options(config: &ServerConfig) -> ServerOptions {
@@ -239,33 +371,6 @@ fn raise_file_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("can't raise the limit of open files: {error}");
-    }
-}
-
-/// The signals that ask for an end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error: io::Error| {
-                Failure::new(Exit::Failed, format!("listening for signals: {error}"))
-            })
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }
 
