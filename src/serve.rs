@@ -1,9 +1,11 @@
 //! `zako serve`: a store behind a server.
 
 mod abort_on_drop;
+mod admin;
 mod build_tools;
 mod contradictions;
 mod hand_over;
+mod life;
 mod metrics;
 mod rdma;
 mod service_manager;
@@ -19,6 +21,7 @@ use futures::FutureExt;
 use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
+use zako_admin::{RecentEvents, State};
 use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
@@ -34,18 +37,21 @@ use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
 use abort_on_drop::AbortOnDrop;
+use admin::Admin;
 pub(crate) use contradictions::contradictions;
 use hand_over::Successor;
+use life::{Ending, Life};
 use rdma::Offer;
-use signals::{Signals, Wish};
+use signals::Signals;
 use sockets::{Sockets, Use};
 
 /// Serve a store
 ///
 /// When it is ready, the first line on stdout is `zako: ready grpc=ADDR:PORT`
 /// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}), with
-/// ` http=ADDR:PORT` behind it if there is an HTTP cache, and
-/// ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered. SIGTERM or
+/// ` http=ADDR:PORT` behind it if there is an HTTP cache, ` admin=ADDR:PORT` if
+/// there is an admin port, and ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered.
+/// The admin port answers before that, while the store is opened. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once. SIGUSR2 does the same
 /// and then runs the program at its path anew, with the same sockets: nobody is
@@ -69,11 +75,18 @@ pub(crate) struct ServeArgs {
     telemetry: TelemetryKeys,
 }
 
+impl ServeArgs {
+    /// The flags of traces and metrics, which are set up before the verb runs.
+    pub(crate) fn telemetry(&self) -> &TelemetryKeys {
+        &self.telemetry
+    }
+}
+
 /// What a server is run with.
 #[derive(Debug)]
 struct Configured {
     server: ServerConfig,
-    _admin: AdminConfig,
+    admin: AdminConfig,
     _tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
@@ -84,7 +97,7 @@ impl Configured {
     fn resolve(args: ServeArgs, layers: &Layers<'_>) -> Result<Self, Failure> {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
-            _admin: AdminConfig::resolve(args.admin, layers)?,
+            admin: AdminConfig::resolve(args.admin, layers)?,
             _tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
@@ -100,12 +113,15 @@ struct Ready {
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rdma: Option<String>,
 }
 
 pub(crate) async fn run(
     args: ServeArgs,
     layers: &Layers<'_>,
+    events: RecentEvents,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
@@ -114,26 +130,38 @@ pub(crate) async fn run(
     let mut sockets = Sockets::from_environment()?;
     let offer = rdma::offer(config)?;
     // From here on a signal is a wish to end well, also before the first line.
-    let mut signals = Signals::new()?;
+    let signals = Signals::new()?;
     raise_file_limit();
     let _watchdog = service_manager::watchdog();
+    let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
+    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
+    // The last: until here somebody may ask why the server isn't ready.
+    admin.stop().await;
+    outcome
+}
+
+/// Opens the store, serves it, and closes it.
+async fn with_store(
+    config: &ServerConfig,
+    offer: Option<Offer>,
+    admin: &Admin,
+    signals: &mut Signals,
+    output: &mut Output,
+) -> Result<(), Failure> {
     let metrics = metrics::metrics()?;
-    let observer = metrics::observer(&metrics);
-    let opening = service_manager::opening("opening the store");
-    let Some(store) = open(config, &observer, &sockets, &mut signals).await? else {
-        return Ok(());
-    };
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
+    let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
+            admin,
             metrics: &metrics,
             observer,
-            successor: &successor,
-            opening,
         };
-        let outcome = serve(config, offer, parts, &mut sockets, &mut signals, output).await;
+        let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -141,25 +169,11 @@ pub(crate) async fn run(
         outcome.and_then(|ending| closed.map(|()| ending))
     };
     let outcome = outcome.await;
+    admin.readiness.reached(State::Draining);
+    admin.forget();
     metrics.end();
     let closed = store.close().await.map_err(Failure::from);
-    match outcome.and_then(|ending| closed.map(|()| ending))? {
-        Ending::Over => Ok(()),
-        Ending::HandOver => {
-            // The folder's lock goes with it.
-            drop(store);
-            Err(successor.become_it(&sockets))
-        }
-    }
-}
-
-/// What comes after a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// Nothing.
-    Over,
-    /// Another one, with the same sockets.
-    HandOver,
+    outcome.and_then(|ending| closed.map(|()| ending))
 }
 
 /// Opens the store. Who was handed sockets waits for the server before it to close the store;
@@ -167,14 +181,13 @@ enum Ending {
 async fn open(
     config: &ServerConfig,
     observer: &Arc<dyn Observer>,
-    sockets: &Sockets,
-    signals: &mut Signals,
+    process: &mut Process<'_>,
 ) -> Result<Option<LocalStore>, Failure> {
     let mut told = false;
     loop {
         match open_store(config, Some(Arc::clone(observer))).await {
             Ok(store) => return Ok(Some(store)),
-            Err(failure) if failure.exit() == Exit::Busy && sockets.are_from_outside() => {
+            Err(failure) if failure.exit() == Exit::Busy && process.sockets.are_from_outside() => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::info!("waiting for the server that has the store to close it");
                 }
@@ -183,7 +196,7 @@ async fn open(
         }
         tokio::select! {
             () = tokio::time::sleep(LOCK_PAUSE) => {}
-            _ = signals.end() => return Ok(None),
+            _ = process.signals.end() => return Ok(None),
         }
     }
 }
@@ -192,35 +205,27 @@ async fn open(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
+    admin: &'a Admin,
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
-    successor: &'a Successor,
-    /// Until the store is open.
-    opening: AbortOnDrop,
 }
-
-/// How often a store that another process has is asked for.
-const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 async fn serve(
     config: &ServerConfig,
     offer: Option<Offer>,
     parts: Parts<'_>,
-    sockets: &mut Sockets,
-    signals: &mut Signals,
+    process: &mut Process<'_>,
     output: &mut Output,
 ) -> Result<Ending, Failure> {
     let Parts {
         store,
         cache,
+        admin,
         metrics,
         observer,
-        successor,
-        opening: still_opening,
     } = parts;
-    let listen = sockets.inherited(Use::Grpc);
-    let listen = &listen.unwrap_or(&config.listen.value).clone();
+    let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
         .with_maintenance(Arc::new(store.clone()))
         .with_observer(Arc::clone(&observer));
@@ -245,13 +250,14 @@ async fn serve(
     };
     let http = http.map(|http| http.with_observer(observer));
     sockets.close_unused();
-    let notice = server.notice();
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
         http: http.as_ref().map(|http| http.local_addr().to_string()),
+        admin: admin.addr().map(ToString::to_string),
         rdma,
     };
+    admin.show(config, &ready, store, server.figures());
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
     match output.record(&ready).and_then(|()| output.flush()) {
         // A server needs nobody who reads its output.
@@ -263,88 +269,33 @@ async fn serve(
     // The sender lives until the signal.
     let stopped = stopped.map(drop).shared();
     let _sweeping = cache.map(build_tools::sweep);
+    let notice = server.notice();
     let serving = async {
         let http = http.map(|http| http.serve(stopped.clone()));
         let http = OptionFuture::from(http);
         let (outcome, _) = tokio::join!(server.serve(stopped.clone()), http);
         outcome
     };
-    tokio::pin!(serving);
     // A store whose index can't be rebuilt serves nobody.
     let broken = async {
         match store.opened().await {
             Ok(()) => {
                 drop(still_opening);
+                admin.readiness.reached(State::Ready);
                 service_manager::ready();
                 std::future::pending().await
             }
             Err(error) => opening(error),
         }
     };
-    tokio::pin!(broken);
-    let mut ending = loop {
-        let wish = tokio::select! {
-            outcome = &mut serving => return Ok(outcome.map(|()| Ending::Over)?),
-            failure = &mut broken => return Err(failure),
-            wish = signals.next() => wish,
-        };
-        match wish {
-            Wish::End(name) => {
-                tracing::info!("{name}: finishing what is in flight");
-                break Ending::Over;
-            }
-            Wish::Reload => tracing::warn!("SIGHUP: nothing is reloaded yet"),
-            Wish::HandOver => {
-                let checked = tokio::select! {
-                    outcome = &mut serving => return Ok(outcome.map(|()| Ending::Over)?),
-                    checked = successor.check() => checked,
-                };
-                match checked {
-                    Ok(()) => {
-                        tracing::info!("SIGUSR2: making room for a new process");
-                        break Ending::HandOver;
-                    }
-                    Err(failure) => tracing::error!("SIGUSR2: going on as before: {failure}"),
-                }
-            }
-        }
+    let life = Life {
+        config,
+        process,
+        readiness: &admin.readiness,
+        notice,
+        stop,
     };
-    match ending {
-        Ending::HandOver => service_manager::handing_over(),
-        Ending::Over => {
-            let delay = config.drain_delay.value.0;
-            service_manager::stopping(delay + config.drain_timeout.value.0);
-            notice.give();
-            if !delay.is_zero() {
-                tokio::select! {
-                    outcome = &mut serving => return Ok(outcome.map(|()| Ending::Over)?),
-                    () = tokio::time::sleep(delay) => {}
-                    name = signals.end() => return Err(again(name)),
-                }
-            }
-            sockets.let_go();
-        }
-    }
-    drop(stop);
-    loop {
-        let name = tokio::select! {
-            outcome = &mut serving => return Ok(outcome.map(|()| ending)?),
-            name = signals.end() => name,
-        };
-        if ending == Ending::Over {
-            return Err(again(name));
-        }
-        tracing::info!("{name}: no new process");
-        ending = Ending::Over;
-        sockets.let_go();
-    }
-}
-
-fn again(name: &str) -> Failure {
-    Failure::new(
-        Exit::Failed,
-        format!("{name} again: ended with transfers in flight, which are parked"),
-    )
+    life.live(serving, broken).await
 }
 
 fn server_options(config: &ServerConfig) -> ServerOptions {
@@ -379,6 +330,9 @@ impl fmt::Display for Ready {
         write!(f, "zako: ready grpc={}", self.grpc)?;
         if let Some(http) = &self.http {
             write!(f, " http={http}")?;
+        }
+        if let Some(admin) = &self.admin {
+            write!(f, " admin={admin}")?;
         }
         match &self.rdma {
             Some(rdma) => write!(f, " rdma={rdma}"),

@@ -22,7 +22,7 @@ mod tls;
 mod verb;
 
 pub(crate) use access::{AccessConfig, AccessKeys};
-pub(crate) use admin::{AdminConfig, AdminKeys};
+pub(crate) use admin::{AdminChoice, AdminConfig, AdminKeys};
 pub(crate) use choices::{ActionUpdatesChoice, DurabilityChoice, MaintenanceChoice, VerifyChoice};
 pub(crate) use client::{ClientConfig, ClientKeys, TransportChoice};
 pub(crate) use file::ConfigFile;

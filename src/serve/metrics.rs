@@ -2,12 +2,25 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+use zako_admin::MetricsText;
 use zako_core::observe::Observer;
 use zako_core::server::FiguresReader;
 use zako_core::store::LocalStore;
 use zako_telemetry::Metrics;
 
 use crate::failure::{Exit, Failure};
+
+/// What the admin port shows of them.
+#[derive(Debug)]
+struct Text(Metrics);
+
+#[async_trait]
+impl MetricsText for Text {
+    async fn render(&self) -> String {
+        self.0.prometheus().await
+    }
+}
 
 /// Metrics that nothing is known of yet.
 ///
@@ -26,4 +39,9 @@ pub(super) fn observer(metrics: &Metrics) -> Arc<dyn Observer> {
 pub(super) fn watch(metrics: &Metrics, server: FiguresReader, store: &LocalStore) {
     metrics.watch_server(server);
     metrics.watch_store(Arc::new(store.clone()));
+}
+
+/// The text of `/metrics`.
+pub(super) fn text(metrics: &Metrics) -> Arc<dyn MetricsText> {
+    Arc::new(Text(metrics.clone()))
 }

@@ -19,8 +19,8 @@ pub(super) fn ready() {
 }
 
 /// The server opens its store, until what this gives is dropped.
-pub(super) fn opening(status: &str) -> AbortOnDrop {
-    tell(&[NotifyState::Status(status)]);
+pub(super) fn opening() -> AbortOnDrop {
+    tell(&[NotifyState::Status("opening the store")]);
     AbortOnDrop::spawn(async {
         let (pause, more) = STILL_OPENING;
         loop {

@@ -14,12 +14,14 @@ use tokio::time::timeout;
 use tonic::body::Body;
 use tonic::codegen::StdError;
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::answer::Answer;
 use super::outgoing::Outgoing;
 use super::url::{Place, ServerUrl};
-use super::{ClientOptions, status};
+use super::{ClientOptions, span, status};
 use crate::cas::{CasError, ErrorKind, Result};
+use crate::observe::trace;
 use crate::transport::socket::Socket;
 use crate::transport::stream::Stream;
 
@@ -141,10 +143,21 @@ impl Http2 {
         request
             .headers_mut()
             .insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        self.sender
-            .send_request(request)
-            .map(|outcome| Ok(Answer::of(outcome?)))
-            .boxed()
+        let trace = span::call(request.uri().path(), self.authority.as_str(), self.peer);
+        span::inject(&trace, request.headers_mut());
+        let sent = self.sender.send_request(request);
+        let of = trace.clone();
+        let answered = sent.map(move |outcome| match outcome {
+            Ok(answer) => Ok(Answer::of(answer, of)),
+            Err(error) => {
+                trace::failed(&of, "UNAVAILABLE");
+                Err(error.into())
+            }
+        });
+        match trace.is_disabled() {
+            true => answered.boxed(),
+            false => answered.instrument(trace).boxed(),
+        }
     }
 }
 

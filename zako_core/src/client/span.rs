@@ -1,12 +1,70 @@
 //! The spans of transfers: which blobs, and which transport they took.
 
+use std::net::SocketAddr;
+
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use tonic::Code;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, debug_span};
 
 use crate::Digest;
 use crate::cas::{BlobWriter, Result, Stored};
+use crate::observe::trace;
+
+/// A call that this end makes.
+pub(super) fn call(path: &str, server: &str, peer: Option<SocketAddr>) -> Span {
+    if !trace::is_on() {
+        return Span::none();
+    }
+    let method = path.trim_start_matches('/');
+    let (service, _) = method.split_once('/').unwrap_or((method, ""));
+    let (host, port) = match (peer, server.rsplit_once(':')) {
+        (Some(_), Some((host, port))) => (host, port.parse::<i64>().ok()),
+        _ => (server, None),
+    };
+    trace::step!(
+        "call",
+        otel.name = method,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        rpc.system.name = "grpc",
+        rpc.system = "grpc",
+        rpc.service = service,
+        rpc.method = method,
+        rpc.response.status_code = Empty,
+        rpc.grpc.status_code = Empty,
+        error.type = Empty,
+        network.transport = if peer.is_some() { "tcp" } else { "unix" },
+        network.peer.address = peer.map(|peer| peer.ip().to_canonical().to_string()),
+        network.peer.port = peer.map(|peer| i64::from(peer.port())),
+        server.address = host,
+        server.port = port,
+        zako.transport = "grpc",
+    )
+}
+
+/// Has the call go on with the trace of its span.
+pub(super) fn inject(span: &Span, headers: &mut HeaderMap) {
+    if trace::is_on() {
+        trace::inject(span, &mut |name, value| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        });
+    }
+}
+
+/// Notes what a call ended with, if these headers or trailers tell.
+pub(super) fn ended(span: &Span, headers: &HeaderMap) {
+    if !span.is_disabled()
+        && let Some(code) = headers.get("grpc-status")
+    {
+        let code = Code::from_bytes(code.as_bytes());
+        trace::answered(span, code, |code| code != Code::Ok);
+    }
+}
 
 /// A download; its transport is recorded when it is chosen.
 pub(super) fn download(digest: &Digest) -> Span {

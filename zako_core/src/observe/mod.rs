@@ -7,6 +7,7 @@
 mod call;
 mod many;
 mod store;
+pub mod trace;
 
 use std::fmt;
 

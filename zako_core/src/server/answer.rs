@@ -10,11 +10,13 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use tonic::body::Body;
+use tracing::Span;
 
 use super::deadline;
 use super::download::DownloadBody;
 use super::meter::Meter;
 use super::sendfile::AnswerBuf;
+use super::span;
 use super::transport::trailers;
 use super::watch::Watch;
 
@@ -38,6 +40,8 @@ pub(super) struct AnswerBody {
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     watch: Option<Arc<Watch>>,
     meter: Option<Arc<Meter>>,
+    /// Of the call, whose answer is a part of it.
+    trace: Span,
 }
 
 impl AnswerBody {
@@ -47,6 +51,7 @@ impl AnswerBody {
         stop: Option<WaitForCancellationFutureOwned>,
         watch: Option<Arc<Watch>>,
         meter: Option<Arc<Meter>>,
+        trace: Span,
     ) -> Self {
         Self {
             inner,
@@ -55,6 +60,7 @@ impl AnswerBody {
             stop: stop.map(Box::pin),
             watch,
             meter,
+            trace,
         }
     }
 
@@ -66,6 +72,18 @@ impl AnswerBody {
     fn piece(&mut self) -> Frame<AnswerBuf> {
         let length = self.unsent.len().min(PIECE);
         Frame::data(AnswerBuf::Bytes(self.unsent.split_to(length)))
+    }
+
+    fn poll_traced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answered>> {
+        let trace = self.trace.clone();
+        let _entered = trace.enter();
+        let frame = self.poll_answer(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            span::ended(&self.trace, trailers);
+        }
+        frame
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answered>> {
@@ -118,7 +136,10 @@ impl HttpBody for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answered>> {
         let this = self.get_mut();
-        let frame = this.poll_answer(cx);
+        let frame = match this.trace.is_disabled() {
+            true => this.poll_answer(cx),
+            false => this.poll_traced(cx),
+        };
         if let Some(watch) = &this.watch {
             match &frame {
                 Poll::Ready(_) => watch.answered(),

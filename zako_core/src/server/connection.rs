@@ -20,7 +20,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 use super::answer::{AnswerBody, Inner};
 use super::batch;
@@ -33,6 +33,7 @@ use super::options::ServerOptions;
 use super::preface::Greeted;
 use super::rdma::RdmaRoad;
 use super::sendfile::{Road, Slots, Socket};
+use super::span;
 use super::status::to_status;
 use super::transport;
 use super::watch::Watch;
@@ -171,7 +172,16 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
             let method = request.uri().path();
             let span = tracing::debug_span!("call", method, transport = "grpc");
-            answer(shared, routes.clone(), peer, Arc::clone(&road), request).instrument(span)
+            let trace = span::call(request.headers(), method, &peer);
+            let answered = answer(
+                shared,
+                routes.clone(),
+                peer,
+                Arc::clone(&road),
+                request,
+                trace.clone(),
+            );
+            answered.instrument(span).instrument(trace)
         })
     };
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
@@ -235,6 +245,7 @@ async fn answer(
     peer: Arc<Peer>,
     road: Arc<Road>,
     mut request: Request<Incoming>,
+    trace: Span,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let watch = Watch::current();
     let known = deadline::deadline(request.headers()).and_then(|deadline| {
@@ -245,7 +256,8 @@ async fn answer(
         Ok(known) => known,
         Err(status) => {
             let refusal = status.into_http().map(Inner::Body);
-            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch, None)));
+            span::ended(&trace, refusal.headers());
+            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch, None, trace)));
         }
     };
     if let Some(identity) = &identity {
@@ -299,7 +311,8 @@ async fn answer(
         if let Some(meter) = &meter {
             meter.ended(answer.headers());
         }
-        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter))
+        span::ended(&trace, answer.headers());
+        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter, trace))
     })
 }
 

@@ -25,6 +25,7 @@ mod rdma;
 mod resource;
 mod sendfile;
 mod serve;
+mod span;
 mod stall;
 mod status;
 mod store;

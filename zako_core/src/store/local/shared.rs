@@ -166,7 +166,8 @@ impl Shared {
     pub(super) fn full(&self, bytes: u64) -> CasError {
         let (used, limit) = (self.space.used(), self.space.limit());
         let leased = self.ledger.leased(self.now());
-        if leased > self.space.cap() / 2 {
+        // However little is leased, it may be what eviction stopped at.
+        if leased > 0 && bytes <= self.space.most() {
             return CasError::new(
                 ErrorKind::NoSpace,
                 format!(
