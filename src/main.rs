@@ -37,6 +37,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tracing_subscriber::Layer;
+use zako_admin::RecentEvents;
 
 use args::{Cli, Verb};
 use config::{ConfigFile, Layers, TelemetryConfig, TelemetryKeys};
@@ -89,13 +91,15 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     let telemetry = TelemetryConfig::resolve(telemetry, &layers)?;
     // Its drop sends the last spans, when the verb has ended.
     let tracer = Tracer::new(&telemetry, is_server);
-    let beside = tracer.layer().into_iter().collect();
-    let _filter = log::start(&cli.global, telemetry.log.as_deref(), default_log, beside)?;
+    let events = RecentEvents::default();
+    let kept = matches!(cli.verb, Verb::Serve(_)).then(|| events.layer().boxed());
+    let beside = tracer.layer().into_iter().chain(kept).collect();
+    let filter = log::start(&cli.global, telemetry.log.as_deref(), default_log, beside)?;
     tracer.install();
     match cli.verb {
         Verb::Completions(_) | Verb::Config(_) => Ok(()),
         Verb::Hash(args) => hash::run(&args, output),
-        Verb::Serve(args) => block_on(serve::run(args, &layers, output)),
+        Verb::Serve(args) => block_on(serve::run(args, &layers, events, filter, output)),
         Verb::Put(args) => block_on(traced("zako put", put::run(args, &layers, output))),
         Verb::Get(args) => block_on(traced("zako get", get::run(args, &layers, output))),
         Verb::Has(args) => block_on(traced("zako has", has::run(args, &layers, output))),

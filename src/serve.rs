@@ -8,6 +8,7 @@ mod hand_over;
 mod life;
 mod metrics;
 mod rdma;
+mod reload;
 mod service_manager;
 mod signals;
 mod sockets;
@@ -26,15 +27,17 @@ use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
 use zako_reapi::Cache;
+use zako_reapi::http::HttpServer;
 use zako_telemetry::Metrics;
 
 use crate::config::{
-    AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, LimitsConfig, LimitsKeys,
+    AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, Ledger, LimitsConfig, LimitsKeys,
     MaintenanceChoice, ServerConfig, ServerKeys, TelemetryConfig, TelemetryKeys, TlsConfig,
     TlsKeys,
 };
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
+use crate::log::LogFilter;
 use crate::output::Output;
 use abort_on_drop::AbortOnDrop;
 use admin::Admin;
@@ -42,6 +45,7 @@ pub(crate) use contradictions::contradictions;
 use hand_over::Successor;
 use life::{Ending, Life};
 use rdma::Offer;
+use reload::{Drain, Log, Reloader, Scrub};
 use signals::Signals;
 use sockets::{Sockets, Use};
 
@@ -122,9 +126,13 @@ pub(crate) async fn run(
     args: ServeArgs,
     layers: &Layers<'_>,
     events: RecentEvents,
+    log: LogFilter,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let configured = Configured::resolve(args, layers)?;
+    let ledger = Ledger::default();
+    let configured = Configured::resolve(args.clone(), &layers.noting(&ledger))?;
+    let mut reloader = Reloader::new(args, layers.file().clone(), &ledger);
+    reloader.add(Log(log));
     let config = &configured.server;
     let successor = Successor::new(layers.file().path())?;
     let mut sockets = Sockets::from_environment()?;
@@ -133,11 +141,30 @@ pub(crate) async fn run(
     let signals = Signals::new()?;
     raise_file_limit();
     let _watchdog = service_manager::watchdog();
-    let admin = Admin::start(&configured.admin, &config.listen.value, events).await?;
-    let outcome = with_store(config, offer, &admin, &mut signals, output).await;
+    let listen = sockets.inherited(Use::Grpc);
+    let listen = listen.unwrap_or(&config.listen.value).clone();
+    let admin = Admin::start(&configured.admin, &listen, &mut sockets, events).await?;
+    let mut process = Process {
+        sockets: &mut sockets,
+        signals,
+        successor: &successor,
+        reloader,
+    };
+    let outcome = with_store(config, offer, &admin, &mut process, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
-    outcome
+    match outcome? {
+        Ending::Over => Ok(()),
+        Ending::HandOver => Err(successor.become_it(&sockets)),
+    }
+}
+
+/// What a server has of its process.
+struct Process<'a> {
+    sockets: &'a mut Sockets,
+    signals: Signals,
+    successor: &'a Successor,
+    reloader: Reloader,
 }
 
 /// Opens the store, serves it, and closes it.
@@ -145,13 +172,16 @@ async fn with_store(
     config: &ServerConfig,
     offer: Option<Offer>,
     admin: &Admin,
-    signals: &mut Signals,
+    process: &mut Process<'_>,
     output: &mut Output,
-) -> Result<(), Failure> {
+) -> Result<Ending, Failure> {
     let metrics = metrics::metrics()?;
     admin.show_metrics(&metrics);
     let observer = metrics::observer(&metrics, admin.recorder());
-    let store = open_store(config, Some(Arc::clone(&observer))).await?;
+    let opening = service_manager::opening();
+    let Some(store) = open(config, &observer, process).await? else {
+        return Ok(Ending::Over);
+    };
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
@@ -160,8 +190,9 @@ async fn with_store(
             admin,
             metrics: &metrics,
             observer,
+            opening,
         };
-        let outcome = serve(config, offer, parts, signals, output).await;
+        let outcome = serve(config, offer, parts, process, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -171,7 +202,7 @@ async fn with_store(
     let outcome = outcome.await;
     admin.readiness.reached(State::Draining);
     admin.forget();
-    metrics.end();
+    metrics.end().await;
     let closed = store.close().await.map_err(Failure::from);
     outcome.and_then(|ending| closed.map(|()| ending))
 }
@@ -209,7 +240,12 @@ struct Parts<'a> {
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
+    /// Until the store is open.
+    opening: AbortOnDrop,
 }
+
+/// How often a store that another process has is asked for.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 async fn serve(
     config: &ServerConfig,
@@ -224,8 +260,11 @@ async fn serve(
         admin,
         metrics,
         observer,
+        opening: still_opening,
     } = parts;
-    let listen = &config.listen.value;
+    let sockets = &mut *process.sockets;
+    let listen = sockets.inherited(Use::Grpc);
+    let listen = &listen.unwrap_or(&config.listen.value).clone();
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
         .with_maintenance(Arc::new(store.clone()))
         .with_observer(Arc::clone(&observer));
@@ -269,6 +308,14 @@ async fn serve(
     // The sender lives until the signal.
     let stopped = stopped.map(drop).shared();
     let _sweeping = cache.map(build_tools::sweep);
+    let limits = [
+        Some(server.drain_limit()),
+        http.as_ref().map(HttpServer::drain_limit),
+    ];
+    process
+        .reloader
+        .add(Drain(limits.into_iter().flatten().collect()));
+    process.reloader.add(Scrub(store.clone()));
     let notice = server.notice();
     let serving = async {
         let http = http.map(|http| http.serve(stopped.clone()));

@@ -1,14 +1,26 @@
 //! The admin port: there before the store is opened, and gone after it is closed.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use zako_admin::{AdminHandle, AdminOptions, AdminServer, Readiness};
-use zako_core::server::ListenAddr;
+use zako_admin::{
+    AdminHandle, AdminOptions, AdminServer, Fact, MetricsText, Readiness, RecentEvents, Recorder,
+};
+use zako_core::server::{FiguresReader, ListenAddr};
+use zako_core::store::LocalStore;
+use zako_telemetry::Metrics;
 
+use super::Ready;
 use super::sockets::{Sockets, Use};
-use crate::config::{AdminChoice, AdminConfig, Origin};
+use crate::config::{AdminChoice, AdminConfig, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
+
+/// The metrics as the text of a page.
+#[derive(Debug)]
+struct Rendered(Metrics);
 
 /// What operators see of a server.
 #[derive(Debug)]
@@ -22,6 +34,7 @@ pub(super) struct Admin {
 struct AdminPort {
     addr: ListenAddr,
     handle: AdminHandle,
+    recorder: Arc<Recorder>,
     stop: oneshot::Sender<()>,
     served: JoinHandle<()>,
 }
@@ -35,6 +48,7 @@ impl Admin {
         config: &AdminConfig,
         listen: &ListenAddr,
         sockets: &mut Sockets,
+        events: RecentEvents,
     ) -> Result<Self, Failure> {
         let readiness = Readiness::new();
         let passed = sockets.inherited(Use::Admin).cloned();
@@ -54,7 +68,7 @@ impl Admin {
         let bound =
             taken.and_then(|socket| AdminServer::bind_to(socket, readiness.clone(), options));
         let port = match bound {
-            Ok(server) => Some(AdminPort::start(server)),
+            Ok(server) => Some(AdminPort::start(server, events)),
             Err(error) if config.listen.origin == Origin::Default => {
                 // Nobody's wish, and no reason to serve nobody.
                 tracing::error!(
@@ -81,9 +95,39 @@ impl Admin {
         self.port.as_ref().map(|port| &port.addr)
     }
 
-    /// What tells it where figures come from, if there is a port.
-    pub(super) fn handle(&self) -> Option<&AdminHandle> {
-        self.port.as_ref().map(|port| &port.handle)
+    /// Who keeps what happens, if there is a port to show it.
+    pub(super) fn recorder(&self) -> Option<Arc<Recorder>> {
+        self.port.as_ref().map(|port| Arc::clone(&port.recorder))
+    }
+
+    /// Shows these metrics.
+    pub(super) fn show_metrics(&self, metrics: &Metrics) {
+        if let Some(port) = &self.port {
+            let metrics = Arc::new(Rendered(metrics.clone()));
+            port.handle.set_metrics(metrics);
+        }
+    }
+
+    /// Shows a server that is ready.
+    pub(super) fn show(
+        &self,
+        config: &ServerConfig,
+        ready: &Ready,
+        store: &LocalStore,
+        server: FiguresReader,
+    ) {
+        if let Some(AdminPort { handle, .. }) = &self.port {
+            handle.set_store(Arc::new(store.clone()));
+            handle.set_server(server);
+            handle.set_facts(facts(config, ready));
+        }
+    }
+
+    /// Lets go of the store and the server, so that they can end.
+    pub(super) fn forget(&self) {
+        if let Some(port) = &self.port {
+            port.handle.forget();
+        }
     }
 
     /// Ends it, when all else has ended.
@@ -96,13 +140,38 @@ impl Admin {
 }
 
 impl AdminPort {
-    fn start(server: AdminServer) -> Self {
+    fn start(server: AdminServer, events: RecentEvents) -> Self {
+        let recorder = Arc::new(Recorder::new());
+        let handle = server.handle();
+        handle.set_version(env!("CARGO_PKG_VERSION"));
+        handle.set_recorder(Arc::clone(&recorder));
+        handle.set_events(events);
         let (stop, stopped) = oneshot::channel();
         Self {
             addr: server.local_addr().clone(),
-            handle: server.handle(),
+            handle,
+            recorder,
             stop,
             served: tokio::spawn(server.serve(stopped.map(drop))),
         }
     }
+}
+
+#[async_trait]
+impl MetricsText for Rendered {
+    async fn render(&self) -> String {
+        self.0.prometheus().await
+    }
+}
+
+/// What a server was started with, as far as it says who can reach it and what it keeps.
+fn facts(config: &ServerConfig, ready: &Ready) -> Vec<Fact> {
+    let or_none = |place: &Option<String>| place.clone().unwrap_or_else(|| "none".to_owned());
+    vec![
+        Fact::new("Data folder", config.data.value.to_string()),
+        Fact::new("Durability", config.durability.value.to_string()),
+        Fact::new("gRPC listens on", ready.grpc.clone()),
+        Fact::new("HTTP cache listens on", or_none(&ready.http)),
+        Fact::new("RDMA device", or_none(&ready.rdma)),
+    ]
 }

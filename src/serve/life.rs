@@ -49,6 +49,7 @@ impl Life<'_, '_> {
             stop,
         } = self;
         let (mut serving, mut broken) = (pin!(serving), pin!(broken));
+        let mut drain = (config.drain_delay.value.0, config.drain_timeout.value.0);
         let mut ending = loop {
             let wish = tokio::select! {
                 outcome = &mut serving => return Ok(outcome.map(|()| Ending::Over)?),
@@ -60,7 +61,23 @@ impl Life<'_, '_> {
                     tracing::info!("{name}: finishing what is in flight");
                     break Ending::Over;
                 }
-                Wish::Reload => tracing::warn!("SIGHUP: nothing is reloaded yet"),
+                Wish::Reload => {
+                    service_manager::reloading();
+                    match process.reloader.reload() {
+                        Ok(new) => {
+                            let new = &new.server;
+                            drain = (new.drain_delay.value.0, new.drain_timeout.value.0);
+                            service_manager::ready();
+                        }
+                        Err(failure) => {
+                            tracing::error!(
+                                "SIGHUP: the configuration was NOT reloaded, nothing changed: \
+                                 {failure}"
+                            );
+                            service_manager::refused();
+                        }
+                    }
+                }
                 Wish::HandOver => {
                     let checked = tokio::select! {
                         outcome = &mut serving => return Ok(outcome.map(|()| Ending::Over)?),
@@ -80,8 +97,8 @@ impl Life<'_, '_> {
         match ending {
             Ending::HandOver => service_manager::handing_over(),
             Ending::Over => {
-                let delay = config.drain_delay.value.0;
-                service_manager::stopping(delay + config.drain_timeout.value.0);
+                let (delay, timeout) = drain;
+                service_manager::stopping(delay + timeout);
                 notice.give();
                 if !delay.is_zero() {
                     tokio::select! {

@@ -2,46 +2,33 @@
 
 use std::sync::Arc;
 
-use async_trait::async_trait;
-use zako_admin::MetricsText;
-use zako_core::observe::Observer;
+use zako_admin::Recorder;
+use zako_core::observe::{Observer, Observers};
 use zako_core::server::FiguresReader;
 use zako_core::store::LocalStore;
-use zako_telemetry::Metrics;
+use zako_telemetry::{Metrics, OtlpOptions, process_environment};
 
 use crate::failure::{Exit, Failure};
-
-/// What the admin port shows of them.
-#[derive(Debug)]
-struct Text(Metrics);
-
-#[async_trait]
-impl MetricsText for Text {
-    async fn render(&self) -> String {
-        self.0.prometheus().await
-    }
-}
 
 /// Metrics that nothing is known of yet.
 ///
 /// # Errors
 /// They can't be set up.
 pub(super) fn metrics() -> Result<Metrics, Failure> {
-    Metrics::new().map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+    let metrics = Metrics::new(&OtlpOptions::default(), &process_environment);
+    metrics.map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
 /// Who is told of all that happens in the server and its store.
-pub(super) fn observer(metrics: &Metrics) -> Arc<dyn Observer> {
-    Arc::new(metrics.clone())
+pub(super) fn observer(metrics: &Metrics, recorder: Option<Arc<Recorder>>) -> Arc<dyn Observer> {
+    match recorder {
+        Some(recorder) => Arc::new(Observers::new(vec![Arc::new(metrics.clone()), recorder])),
+        None => Arc::new(metrics.clone()),
+    }
 }
 
 /// Has the gauges of the server and its store read.
 pub(super) fn watch(metrics: &Metrics, server: FiguresReader, store: &LocalStore) {
     metrics.watch_server(server);
     metrics.watch_store(Arc::new(store.clone()));
-}
-
-/// The text of `/metrics`.
-pub(super) fn text(metrics: &Metrics) -> Arc<dyn MetricsText> {
-    Arc::new(Text(metrics.clone()))
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
 use zako_core::Digest;
-use zako_core::cas::{Cas, CasExt};
+use zako_core::cas::{Cas, CasExt, Lease};
 use zako_core::client::{Client, ClientOptions};
 use zako_protobuf::cas::GetTransportDetailsRequest;
 use zako_protobuf::cas::content_addressable_storage_client::ContentAddressableStorageClient;
@@ -154,7 +154,10 @@ async fn questions(shared: Arc<Shared>, grpc: SocketAddr) {
     client.put(&there, known).await.unwrap();
     for seed in 0.. {
         let absent = zako_digest::hash::bytes(&noise(1 << 41 | seed, 50));
-        let missing: Vec<Digest> = client.missing(&[there, absent]).await.unwrap();
+        let missing: Vec<Digest> = client
+            .missing(&[there, absent], Lease::Default)
+            .await
+            .unwrap();
         assert_eq!(missing, [absent]);
         if !shared.go_on("questions") {
             return;

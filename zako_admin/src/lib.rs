@@ -11,10 +11,18 @@
 //! The port is there before the store is open and stays until all else has ended; what it
 //! tells about comes and goes behind its [`AdminHandle`].
 
+mod events;
 mod metrics;
+mod page;
 mod port;
 mod readiness;
+mod recorder;
+mod status;
+mod timestamp;
 
+pub use events::RecentEvents;
 pub use metrics::MetricsText;
 pub use port::{AdminHandle, AdminOptions, AdminServer};
 pub use readiness::{Readiness, State};
+pub use recorder::Recorder;
+pub use status::Fact;

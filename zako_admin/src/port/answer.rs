@@ -5,11 +5,15 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 
+use crate::page;
+
 /// An answer of the admin port.
 pub(super) type Answer = Response<Full<Bytes>>;
 
 /// Plain text.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+/// JSON.
+pub(super) const JSON: &str = "application/json";
 /// What Prometheus reads.
 pub(super) const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -37,6 +41,16 @@ pub(super) fn of(status: StatusCode, kind: &'static str, body: impl Into<Bytes>)
     headers.insert(header::CONTENT_SECURITY_POLICY, NOTHING);
     for (name, value) in HEADERS {
         headers.insert(name, HeaderValue::from_static(value));
+    }
+    answer
+}
+
+/// The status page.
+pub(super) fn page(text: String) -> Answer {
+    let mut answer = of(StatusCode::OK, "text/html; charset=utf-8", text);
+    if let Ok(policy) = HeaderValue::from_str(&page::POLICY) {
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
     answer
 }

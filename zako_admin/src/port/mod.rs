@@ -8,6 +8,7 @@ mod route;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::RwLock;
 use zako_core::access::Authorizer;
@@ -16,8 +17,15 @@ use zako_core::server::{FiguresReader, ListenAddr, ListenSocket, Port};
 
 pub use options::AdminOptions;
 
+use crate::events::RecentEvents;
 use crate::metrics::MetricsText;
-use crate::readiness::Readiness;
+use crate::readiness::{Readiness, State};
+use crate::recorder::Recorder;
+use crate::status::{Fact, Status};
+use crate::timestamp::rfc3339;
+
+/// How long the store may take to tell its figures.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The admin port on its address.
 pub struct AdminServer {
@@ -33,6 +41,7 @@ pub struct AdminHandle(Arc<Shared>);
 struct Shared {
     options: AdminOptions,
     readiness: Readiness,
+    began: Instant,
     sources: RwLock<Sources>,
 }
 
@@ -42,6 +51,10 @@ struct Sources {
     store: Option<Arc<dyn Maintain>>,
     server: Option<FiguresReader>,
     metrics: Option<Arc<dyn MetricsText>>,
+    recorder: Option<Arc<Recorder>>,
+    events: Option<RecentEvents>,
+    version: &'static str,
+    facts: Vec<Fact>,
     /// Knows who callers are; without one everyone is alike.
     authorizer: Option<Arc<dyn Authorizer>>,
 }
@@ -77,6 +90,7 @@ impl AdminServer {
         let shared = Arc::new(Shared {
             options,
             readiness,
+            began: Instant::now(),
             sources: RwLock::default(),
         });
         Self { port, shared }
@@ -124,6 +138,26 @@ impl AdminHandle {
         self.0.sources.write().metrics = Some(metrics);
     }
 
+    /// Tells what this one has seen.
+    pub fn set_recorder(&self, recorder: Arc<Recorder>) {
+        self.0.sources.write().recorder = Some(recorder);
+    }
+
+    /// Tells these events of the log.
+    pub fn set_events(&self, events: RecentEvents) {
+        self.0.sources.write().events = Some(events);
+    }
+
+    /// Tells that the program is of this version.
+    pub fn set_version(&self, version: &'static str) {
+        self.0.sources.write().version = version;
+    }
+
+    /// Tells what else there is to know of a server that is ready.
+    pub fn set_facts(&self, facts: Vec<Fact>) {
+        self.0.sources.write().facts = facts;
+    }
+
     /// Asks this one who callers of other machines are from now on.
     pub fn set_authorizer(&self, authorizer: Arc<dyn Authorizer>) {
         self.0.sources.write().authorizer = Some(authorizer);
@@ -134,6 +168,39 @@ impl AdminHandle {
         let mut sources = self.0.sources.write();
         sources.store = None;
         sources.server = None;
+    }
+}
+
+impl Shared {
+    /// All that the status page tells.
+    async fn status(&self) -> Status {
+        let sources = self.sources.read().clone();
+        let state = self.readiness.state();
+        let store = async {
+            // One that is being opened would let the caller wait.
+            let store = sources.store.filter(|_| state != State::Opening)?;
+            let usage = tokio::time::timeout(STORE_TIMEOUT, store.usage()).await;
+            usage.ok()?.ok()
+        };
+        let store = store.await;
+        Status {
+            version: sources.version,
+            state: state.as_str(),
+            reason: (state != State::Ready).then(|| state.reason().to_owned()),
+            time: rfc3339(SystemTime::now()),
+            uptime_seconds: self.began.elapsed().as_secs(),
+            facts: sources.facts,
+            store: store.as_ref().map(Into::into),
+            server: sources.server.map(|server| server.read().into()),
+            activity: sources
+                .recorder
+                .map(|recorder| recorder.activity())
+                .unwrap_or_default(),
+            events: sources
+                .events
+                .map(|events| events.latest())
+                .unwrap_or_default(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use zako_core::negotiate::Peer;
 use super::Shared;
 use super::answer::{self, Answer};
 use super::host::{self, BadHost};
+use crate::page;
 use crate::readiness::State;
 
 /// Answers a request; its body is not looked at.
@@ -53,8 +54,22 @@ pub(super) async fn answer<B>(shared: &Shared, peer: &Peer, request: &Request<B>
     }
     match path {
         "/metrics" => metrics(shared).await,
-        _ => answer::line(StatusCode::NOT_FOUND, "nothing is here"),
+        "/status.json" => {
+            // Has no maps with keys that aren't text.
+            let json = serde_json::to_vec(&shared.status().await).unwrap_or_default();
+            answer::of(StatusCode::OK, answer::JSON, json)
+        }
+        _ => {
+            let refresh = request.uri().query().and_then(refresh);
+            answer::page(page::page(&shared.status().await, refresh))
+        }
     }
+}
+
+/// The number of `refresh=15`.
+fn refresh(query: &str) -> Option<u32> {
+    let mut pairs = query.split('&');
+    pairs.find_map(|pair| pair.strip_prefix("refresh=")?.parse().ok())
 }
 
 fn ready(state: State) -> Answer {

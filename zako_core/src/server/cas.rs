@@ -20,6 +20,7 @@ use super::resource::digests;
 use super::status::{bad_request, to_status};
 use crate::cas::{CasError, ErrorKind, Lease};
 use crate::negotiate::{Peer, PeerAddr, Scope};
+use crate::observe::{Interface, Lookup, RdmaEvent};
 
 pub(super) struct CasService(Arc<Shared>);
 
@@ -97,6 +98,7 @@ fn roads(
             Ok(()) => Some(Protocol::Rdma),
             Err(error) => {
                 tracing::debug!(peer = ?peer.addr(), %error, "RDMA is not offered");
+                shared.rdma_event(RdmaEvent::NotOffered);
                 why_not = error.message().to_owned();
                 None
             }
@@ -123,6 +125,9 @@ async fn negotiate(
         .missing(&asked, Lease::Default)
         .await
         .map_err(|error| to_status(&error))?;
+    let misses = missing.len() as u64;
+    let hits = (asked.len() as u64).saturating_sub(misses);
+    shared.looked_up(&Lookup::new(Interface::Zako, "negotiated", hits, misses));
     Ok(NegotiateBlobsResponse {
         missing_blob_digests: missing.into_iter().map(Into::into).collect(),
     })

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures::{FutureExt, TryFutureExt};
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request, Response, Uri};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -21,14 +21,17 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
 use tracing::{Instrument, Span};
+use zako_rdma::session::Request as Asked;
 
 use super::answer::{AnswerBody, Inner};
 use super::batch;
 use super::body::RequestBody;
 use super::deadline;
+use super::drain::DrainLimit;
 use super::face::{Call, Face};
 use super::idle_body::IdleBody;
 use super::meter::{Meter, Metered};
+use super::methods::Methods;
 use super::options::ServerOptions;
 use super::preface::Greeted;
 use super::rdma::RdmaRoad;
@@ -40,11 +43,12 @@ use super::watch::Watch;
 use crate::access::{Authorizer, Credentials, Identity};
 use crate::cas::{Cas, Maintain};
 use crate::negotiate::{Gate, Peer, PeerAddr};
-use crate::observe::{CallKind, Interface, Observer};
+use crate::observe::{CallKind, Connected, Interface, Lookup, Observer, RdmaEvent};
 use crate::transport::grpc::DecodeLimits;
 use crate::transport::stream::Stream;
 
 const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
+const DOWNLOAD: &str = "/zako.v1.transport.Transport/Download";
 const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
 
 /// How long a connection may be without a call before a server that stops closes it.
@@ -62,6 +66,8 @@ pub(super) struct Shared {
     pub(super) faces: Vec<Arc<dyn Face>>,
     /// Is told of calls and connections.
     pub(super) observer: Option<Arc<dyn Observer>>,
+    /// Whose calls it is told of by name; with an observer only.
+    pub(super) methods: Option<Methods>,
     /// Knows who callers are; without one everyone is alike.
     pub(super) authorizer: Option<Arc<dyn Authorizer>>,
     pub(super) began: Instant,
@@ -72,6 +78,8 @@ pub(super) struct Shared {
     pub(super) calls: Calls,
     /// Uploads that run, which outlive their calls when the peer is gone.
     pub(super) uploads: TaskTracker,
+    /// How long calls that run may go on after that.
+    pub(super) drain: DrainLimit,
     /// The server is going to end.
     pub(super) leaving: CancellationToken,
     /// No new calls.
@@ -130,15 +138,50 @@ impl Shared {
     /// What reports the call when it ends, if anyone listens.
     fn meter(
         &self,
-        uri: &Uri,
-        interface: Interface,
+        path: &str,
         kind: CallKind,
+        face: Option<&dyn Face>,
         peer: &Arc<Peer>,
         identity: Option<Identity>,
     ) -> Option<Arc<Meter>> {
         let observer = Arc::clone(self.observer.as_ref()?);
-        let (uri, peer) = (uri.clone(), Arc::clone(peer));
-        Some(Meter::new(observer, interface, kind, uri, peer, identity))
+        let (interface, looks_for) = match face {
+            Some(face) => (Interface::RemoteExecution, face.looks_for(path)),
+            None => (Interface::Zako, (path == DOWNLOAD).then_some("blob")),
+        };
+        let method = self.methods.as_ref()?.name(path);
+        let peer = Arc::clone(peer);
+        Some(Meter::new(
+            observer, interface, kind, method, looks_for, peer, identity,
+        ))
+    }
+
+    /// What reports a transfer over RDMA when it ends, if anyone listens.
+    pub(super) fn transfer_meter(&self, asked: &Asked, peer: &Arc<Peer>) -> Option<Arc<Meter>> {
+        let observer = Arc::clone(self.observer.as_ref()?);
+        let (method, looks_for) = match asked {
+            Asked::Get(_) => ("download", Some("blob")),
+            Asked::Put(_) => ("upload", None),
+        };
+        let (method, peer) = (Arc::from(method), Arc::clone(peer));
+        let (interface, kind) = (Interface::Rdma, CallKind::Stream);
+        Some(Meter::new(
+            observer, interface, kind, method, looks_for, peer, None,
+        ))
+    }
+
+    /// Tells that things were looked for, if anyone listens.
+    pub(super) fn looked_up(&self, lookup: &Lookup) {
+        if let Some(observer) = &self.observer {
+            observer.lookup(lookup);
+        }
+    }
+
+    /// Tells what happened to a session over RDMA, if anyone listens.
+    pub(super) fn rdma_event(&self, event: RdmaEvent) {
+        if let Some(observer) = &self.observer {
+            observer.rdma(event);
+        }
     }
 
     pub(super) fn request_body(
@@ -161,6 +204,7 @@ impl Shared {
 /// Serves a connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, addr: PeerAddr) {
     let peer = Peer::new(addr);
+    let _connected = Connected::new(shared.observer.clone(), Interface::Zako);
     let road = Arc::new(Road::new(Arc::clone(&shared.slots)));
     let stream = Socket::new(stream, Arc::clone(&road));
     let first_call = CancellationToken::new();
@@ -252,20 +296,6 @@ async fn answer(
         let identity = shared.identify(&peer, request.headers())?;
         Ok((deadline, identity))
     });
-    let (deadline, identity) = match known {
-        Ok(known) => known,
-        Err(status) => {
-            let refusal = status.into_http().map(Inner::Body);
-            span::ended(&trace, refusal.headers());
-            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch, None, trace)));
-        }
-    };
-    if let Some(identity) = &identity {
-        request.extensions_mut().insert(identity.clone());
-    }
-    if let Some(watch) = &watch {
-        watch.until(deadline);
-    }
     // Shares the request's.
     let uri = request.uri().clone();
     let path = uri.path();
@@ -278,16 +308,31 @@ async fn answer(
     // Those calls end when their caller says so, or with the server.
     let face = shared.face(service);
     let open_ended = negotiation || (face.is_none() && !service.starts_with("zako."));
-    let interface = match face {
-        Some(_) => Interface::RemoteExecution,
-        None => Interface::Zako,
-    };
     let kind = match service {
         transport::NAME | "google.bytestream.ByteStream" => CallKind::Stream,
         _ if open_ended || rests => CallKind::Stream,
         _ => CallKind::Short,
     };
-    let meter = shared.meter(&uri, interface, kind, &peer, identity);
+    let meter = |identity| shared.meter(path, kind, face.as_deref(), &peer, identity);
+    let (deadline, identity) = match known {
+        Ok(known) => known,
+        Err(status) => {
+            let refusal = status.into_http().map(Inner::Body);
+            let meter = meter(None);
+            if let Some(meter) = &meter {
+                meter.ended(refusal.headers());
+            }
+            span::ended(&trace, refusal.headers());
+            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch, meter, trace)));
+        }
+    };
+    if let Some(identity) = &identity {
+        request.extensions_mut().insert(identity.clone());
+    }
+    if let Some(watch) = &watch {
+        watch.until(deadline);
+    }
+    let meter = meter(identity);
     request.extensions_mut().insert(peer);
     let request = request.map(|body| Metered::new(body, meter.clone()));
     let idle = shared.options.upload_idle_timeout;

@@ -31,6 +31,7 @@ use super::stream_body;
 use super::transport::{grpc_response, not_grpc, unary_response, uncompressed};
 use crate::cas::Blob;
 use crate::negotiate::Peer;
+use crate::observe::{Interface, Lookup};
 use crate::transport::grpc::frame::{self, PayloadField};
 use crate::transport::grpc::{BatchWriter, DecodeLimits, Pieces};
 
@@ -41,6 +42,13 @@ pub trait Face: fmt::Debug + Send + Sync + 'static {
 
     /// The encoded file descriptor set of its services, for reflection.
     fn descriptors(&self) -> &'static [u8];
+
+    /// What a call of this method looks for, if that is one thing: `blob`, `action`. An
+    /// answer counts as a hit, NOT_FOUND as a miss.
+    fn looks_for(&self, path: &str) -> Option<&'static str> {
+        let _ = path;
+        None
+    }
 
     /// Answers a call of one of its services. Dropped when the caller goes away or its
     /// deadline passes.
@@ -183,6 +191,12 @@ impl Answering {
     /// What the server allows in a stream of messages.
     pub fn decode_limits(&self) -> DecodeLimits {
         self.shared.decode_limits()
+    }
+
+    /// Tells that so many blobs were looked for, `misses` of them in vain.
+    pub fn looked_up(&self, hits: u64, misses: u64) {
+        let lookup = Lookup::new(Interface::RemoteExecution, "blob", hits, misses);
+        self.shared.looked_up(&lookup);
     }
 
     /// Runs an upload to its end even when its caller goes away: the server waits for

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::drain::DrainLimit;
 use super::listen::{ListenAddr, ListenSocket, Listener};
 use super::stall::Stalling;
 use crate::cas::Result;
@@ -22,6 +23,7 @@ use crate::transport::stream::Stream;
 #[derive(Debug)]
 pub struct Port {
     listener: Listener,
+    drain: DrainLimit,
     options: PortOptions,
 }
 
@@ -69,6 +71,7 @@ impl Port {
     pub async fn bind(addr: &ListenAddr, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::bind(addr).await?,
+            drain: DrainLimit::new(options.drain_timeout),
             options,
         })
     }
@@ -80,8 +83,14 @@ impl Port {
     pub fn bind_to(socket: ListenSocket, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::adopt(socket)?,
+            drain: DrainLimit::new(options.drain_timeout),
             options,
         })
+    }
+
+    /// How long the shutdown may take: [`PortOptions::drain_timeout`], unless it is changed.
+    pub fn drain_limit(&self) -> DrainLimit {
+        self.drain.clone()
     }
 
     /// The address that it has: with the real port where 0 was asked for.
@@ -101,7 +110,11 @@ impl Port {
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { listener, options } = self;
+        let Self {
+            listener,
+            drain,
+            options,
+        } = self;
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let _cut = cut.clone().drop_guard();
         let connections = TaskTracker::new();
@@ -123,7 +136,7 @@ impl Port {
         drop(listener);
         stop.cancel();
         connections.close();
-        let drained = timeout(options.drain_timeout, connections.wait());
+        let drained = timeout(drain.get(), connections.wait());
         if drained.await.is_err() {
             cut.cancel();
             connections.wait().await;

@@ -18,9 +18,12 @@ use zako_protobuf::store::store_server::StoreServer;
 use super::Server;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
+use super::drain::DrainLimit;
+use super::face::Face;
 use super::figures::FiguresReader;
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
+use super::methods::Methods;
 use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
@@ -73,8 +76,10 @@ impl BoundServer {
                 maintain,
                 gate: Gate::new(options.gate_limits(), clock),
                 calls: Calls::new(options.download_idle_timeout),
+                drain: DrainLimit::new(options.drain_timeout),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
+                methods: observer.as_ref().map(|_| methods(&faces)),
                 faces,
                 observer,
                 authorizer,
@@ -98,6 +103,11 @@ impl BoundServer {
     /// What tells what it holds.
     pub fn figures(&self) -> FiguresReader {
         FiguresReader::new(Arc::clone(&self.shared))
+    }
+
+    /// How long the shutdown may take: what its options say, unless it is changed.
+    pub fn drain_limit(&self) -> DrainLimit {
+        self.shared.drain.clone()
     }
 
     /// What tells clients that ask about its health that it is going to end, before it does:
@@ -145,8 +155,10 @@ impl BoundServer {
         connections.close();
         shared.calls.tasks.close();
         shared.uploads.close();
-        let drain = shared.options.drain_timeout;
-        if timeout(drain, connections.wait()).await.is_err() {
+        if timeout(shared.drain.get(), connections.wait())
+            .await
+            .is_err()
+        {
             shared.park.cancel();
             let parked = async {
                 shared.uploads.wait().await;
@@ -178,6 +190,20 @@ impl fmt::Debug for BoundServer {
             .field("cas", &self.shared.cas)
             .finish_non_exhaustive()
     }
+}
+
+/// All methods of its services.
+fn methods(faces: &[Arc<dyn Face>]) -> Methods {
+    let own = [
+        zako_protobuf::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    Methods::of(
+        own.into_iter()
+            .chain(faces.iter().map(|face| face.descriptors())),
+    )
 }
 
 async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {

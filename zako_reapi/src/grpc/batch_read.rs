@@ -22,6 +22,12 @@ pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result
     let zstd = compressor::Value::Zstd as i32;
     let zstd = request.acceptable_compressors.contains(&zstd);
     let mut entries = read(cache, function, request.digests).await?;
+    let absent = |(response, _): &&Entry| {
+        let status = response.status.as_ref();
+        status.is_some_and(|status| status.code == Code::NotFound as i32)
+    };
+    let misses = entries.iter().filter(absent).count() as u64;
+    answering.looked_up(entries.len() as u64 - misses, misses);
     if zstd {
         entries = compress(entries).await?;
     }

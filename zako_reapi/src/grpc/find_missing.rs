@@ -33,25 +33,34 @@ struct Group {
     ends: Vec<usize>,
 }
 
+/// How many blobs were there, and how many not.
+#[derive(Default)]
+struct Found {
+    hits: u64,
+    misses: u64,
+}
+
 pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
-    let (mut body, _) = call.open()?;
+    let (mut body, answering) = call.open()?;
     let limit = cache.options().max_message_bytes;
     let (request, _share) = memory.message(&mut body, limit).await?;
     let request = request.unframed().map_err(bad_frame)?;
-    Ok(Reply::framed(find(cache, request).await?))
+    let (answer, found) = find(cache, request).await?;
+    answering.looked_up(found.hits, found.misses);
+    Ok(Reply::framed(answer))
 }
 
-/// The answer, with its head.
-async fn find(cache: &Cache, mut request: Pieces) -> Result<Bytes, Status> {
+/// The answer, with its head, and how many there were.
+async fn find(cache: &Cache, mut request: Pieces) -> Result<(Bytes, Found), Status> {
     let function = function(request.share())?;
     let mut answer = BytesMut::zeroed(HEAD_LEN);
-    let mut group = Group::default();
+    let (mut group, mut found) = (Group::default(), Found::default());
     while let Some(field) = fields::next(&mut request)? {
         match (field.number, field.value) {
             (DIGESTS, Value::Bytes(length)) => {
                 group.read(function, &mut request, length)?;
                 if group.digests.len() == AT_ONCE {
-                    group.look_up(cache, &mut answer).await?;
+                    group.look_up(cache, &mut answer, &mut found).await?;
                     tokio::task::yield_now().await;
                 }
             }
@@ -60,11 +69,11 @@ async fn find(cache: &Cache, mut request: Pieces) -> Result<Bytes, Status> {
             _ => {}
         }
     }
-    group.look_up(cache, &mut answer).await?;
+    group.look_up(cache, &mut answer, &mut found).await?;
     // The request is no longer than a message, and the answer not longer than it.
     let length = (answer.len() - HEAD_LEN) as u32;
     answer[1..HEAD_LEN].copy_from_slice(&length.to_be_bytes());
-    Ok(answer.freeze())
+    Ok((answer.freeze(), found))
 }
 
 /// The function that the request names, which stands behind the digests.
@@ -106,9 +115,17 @@ impl Group {
     }
 
     /// Appends those that are missing to the answer, in order.
-    async fn look_up(&mut self, cache: &Cache, answer: &mut BytesMut) -> Result<(), Status> {
+    async fn look_up(
+        &mut self,
+        cache: &Cache,
+        answer: &mut BytesMut,
+        found: &mut Found,
+    ) -> Result<(), Status> {
         let missing = cache.missing(&self.digests, Lease::Default).await;
-        for at in missing.map_err(|error| to_status(&error))? {
+        let missing = missing.map_err(|error| to_status(&error))?;
+        found.misses += missing.len() as u64;
+        found.hits += (self.digests.len() - missing.len()) as u64;
+        for at in missing {
             let begin = at.checked_sub(1).map_or(0, |before| self.ends[before]);
             let raw = &self.raw[begin..self.ends[at]];
             answer.put_u8((DIGESTS as u8) << 3 | 2);

@@ -58,6 +58,16 @@ impl Face for RemoteExecutionFace {
         proto::FILE_DESCRIPTOR_SET
     }
 
+    fn looks_for(&self, path: &str) -> Option<&'static str> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        match (service, method) {
+            (ACTION_CACHE, "GetActionResult") => Some("action"),
+            (BYTE_STREAM, "Read") => Some("blob"),
+            (FETCH, _) => Some("asset"),
+            _ => None,
+        }
+    }
+
     fn answer(self: Arc<Self>, call: Call) -> BoxFuture<'static, Reply> {
         async move {
             let mut path = call.path().split('/').skip(1);

@@ -1,6 +1,7 @@
 //! Answers and their bodies.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use zako_core::cas::CasError;
 
 use super::blob_body::BlobBody;
 use super::connection::Busy;
+use super::meter::Meter;
 
 /// An answer under way.
 pub(super) type Answer = Response<AnswerBody>;
@@ -22,6 +24,7 @@ pub(super) struct AnswerBody {
     source: Source,
     /// The connection's next request is waited for when this body has ended.
     _busy: Option<Busy>,
+    meter: Option<Arc<Meter>>,
 }
 
 enum Source {
@@ -71,8 +74,11 @@ impl AnswerBody {
     }
 
     fn of(source: Source) -> Self {
-        let _busy = None;
-        Self { source, _busy }
+        Self {
+            source,
+            _busy: None,
+            meter: None,
+        }
     }
 
     pub(super) fn blob(body: BlobBody) -> Self {
@@ -93,14 +99,15 @@ impl AnswerBody {
         self.size_hint().exact()
     }
 
-    pub(super) fn holding(mut self, busy: Busy) -> Self {
+    fn holding(mut self, busy: Busy, meter: Option<Arc<Meter>>) -> Self {
         self._busy = Some(busy);
+        self.meter = meter;
         self
     }
 }
 
 /// Names the length of the body, and takes it away from the answer to a HEAD.
-pub(super) fn finish(answer: Answer, head: bool, busy: Busy) -> Answer {
+pub(super) fn finish(answer: Answer, head: bool, busy: Busy, meter: Option<Arc<Meter>>) -> Answer {
     let (mut parts, body) = answer.into_parts();
     if let Some(length) = body.length()
         && parts.status != StatusCode::NO_CONTENT
@@ -110,7 +117,7 @@ pub(super) fn finish(answer: Answer, head: bool, busy: Busy) -> Answer {
         parts.headers.insert(CONTENT_LENGTH, length.into());
     }
     let body = if head { body.emptied() } else { body };
-    Response::from_parts(parts, body.holding(busy))
+    Response::from_parts(parts, body.holding(busy, meter))
 }
 
 impl Body for AnswerBody {
@@ -133,6 +140,11 @@ impl Body for AnswerBody {
         };
         if let Poll::Ready(Some(Err(error))) = &polled {
             tracing::warn!(%error, "an answer breaks off");
+        }
+        if let (Some(meter), Poll::Ready(Some(Ok(frame)))) = (&self.meter, &polled)
+            && let Some(data) = frame.data_ref()
+        {
+            meter.sent(data.len());
         }
         polled
     }

@@ -1,5 +1,6 @@
 //! Reading a request's body, and noticing when next to nothing comes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
+use super::meter::Meter;
 use super::refusal::Refusal;
 
 /// A sender that brings less in the idle time is as good as silent.
@@ -31,6 +33,7 @@ pub(super) struct RequestBody {
     waited: Duration,
     /// The sender waits for a word before it sends.
     unasked: bool,
+    meter: Option<Arc<Meter>>,
 }
 
 impl RequestBody {
@@ -44,7 +47,14 @@ impl RequestBody {
             idle,
             came: 0,
             waited: Duration::ZERO,
+            meter: None,
         }
+    }
+
+    /// Has its bytes counted.
+    pub(super) fn metered(mut self, meter: Option<Arc<Meter>>) -> Self {
+        self.meter = meter;
+        self
     }
 
     /// Its length in bytes, if that was told.
@@ -78,6 +88,9 @@ impl RequestBody {
             })?;
             if let Ok(data) = frame.into_data() {
                 self.came += data.len();
+                if let Some(meter) = &self.meter {
+                    meter.received(data.len());
+                }
                 if self.came >= PROGRESS {
                     (self.came, self.waited) = (0, Duration::ZERO);
                 }

@@ -14,6 +14,8 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use zako_core::negotiate::Peer;
+use zako_core::observe::{Connected, Interface};
 use zako_core::server::{PortConnection, PortStream};
 
 use super::{Shared, route};
@@ -50,6 +52,8 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     } = connection;
     // Who connects has something to say.
     let watch = Watch::new(Phase::Head(Instant::now()));
+    let _connected = Connected::new(shared.observer.clone(), Interface::Http);
+    let caller = Peer::new(peer.clone());
     let stream = WatchedStream {
         stream,
         watch: watch.clone(),
@@ -60,8 +64,8 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     let service = service_fn(|request| {
         first.cancel();
         let busy = watch.busy();
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(route::answer(shared, request, busy).await) }
+        let (shared, caller) = (Arc::clone(&shared), Arc::clone(&caller));
+        async move { Ok::<_, Infallible>(route::answer(shared, request, caller, busy).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use zako_core::negotiate::Peer;
 
 use super::Shared;
 use super::answer::{self, Answer};
 use super::body::RequestBody;
 use super::connection::Busy;
 use super::decode::Content;
+use super::meter::Meter;
 use super::path::{Resource, resource};
 use super::refusal::Refusal;
 use super::{actions, blobs, dav, status};
@@ -28,9 +30,17 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// Answers a request.
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, busy: Busy) -> Answer {
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    peer: Arc<Peer>,
+    busy: Busy,
+) -> Answer {
     let (head, body) = request.into_parts();
+    let observer = shared.observer.clone();
+    let meter = observer.map(|observer| Meter::new(observer, head.method.clone(), peer));
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
+    let body = body.metered(meter.clone());
     let mut content = Some(Content::new(body));
     let answer = match routed(&shared, &head, &mut content).await {
         Ok(answer) => answer,
@@ -41,7 +51,20 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, busy
             refusal.answer()
         }
     };
-    answer::finish(answer, head.method == Method::HEAD, busy)
+    if let Some(meter) = &meter {
+        meter.answered(answer.status(), looked_for(&head));
+    }
+    answer::finish(answer, head.method == Method::HEAD, busy, meter)
+}
+
+/// What a request looks for, if it is something that is stored.
+fn looked_for(head: &Parts) -> Option<&'static str> {
+    match resource(head.uri.path()).ok()? {
+        Resource::Hint | Resource::Status => None,
+        Resource::Blob(_) => Some("blob"),
+        Resource::Action(_) => Some("action"),
+        Resource::Value(_) => Some("value"),
+    }
 }
 
 async fn routed(

@@ -11,6 +11,7 @@ use zako_rdma::session::{self, Code, Pull, PutRequest, TransferError};
 
 use crate::cas::{CasError, ErrorKind};
 use crate::server::connection::Shared;
+use crate::server::meter::Meter;
 use crate::server::status::to_status;
 use crate::server::upload::{self, End, Source};
 
@@ -20,13 +21,20 @@ struct Pulled {
     /// How long nothing may come.
     idle: Duration,
     park: CancellationToken,
+    meter: Option<Arc<Meter>>,
 }
 
 /// Takes one upload.
-pub(super) async fn take(shared: Arc<Shared>, request: PutRequest) {
+pub(super) async fn take(shared: Arc<Shared>, request: PutRequest, meter: Option<Arc<Meter>>) {
+    let ended = |code: tonic::Code| {
+        if let Some(meter) = &meter {
+            meter.coded(code);
+        }
+    };
     let (digest, start) = (*request.digest(), request.offset());
     let cas = &*shared.cas;
     if let Err(status) = upload::check(cas, &digest, start).await {
+        ended(status.code());
         let held = cas.held(&digest).await.unwrap_or_default();
         return request.refuse(told(&status).with_held(held));
     }
@@ -34,6 +42,7 @@ pub(super) async fn take(shared: Arc<Shared>, request: PutRequest) {
         pull: request.accept(),
         idle: shared.options.upload_idle_timeout,
         park: shared.park.clone(),
+        meter: meter.clone(),
     };
     let stored = match source.chunk().await {
         Ok(first) => {
@@ -43,9 +52,13 @@ pub(super) async fn take(shared: Arc<Shared>, request: PutRequest) {
         Err(end) => Err(end.status()),
     };
     let last_word = match stored {
-        Ok(size) => session::Status::ok(size),
+        Ok(size) => {
+            ended(tonic::Code::Ok);
+            session::Status::ok(size)
+        }
         Err(status) => {
             tracing::debug!(%digest, %status, "an upload over RDMA was not stored");
+            ended(status.code());
             let held = cas.held(&digest).await.unwrap_or_default();
             told(&status).with_held(held)
         }
@@ -71,7 +84,12 @@ impl Source for Pulled {
         };
         match next {
             Ok(None) => Ok(None),
-            Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
+            Ok(Some(Ok(bytes))) => {
+                if let Some(meter) = &self.meter {
+                    meter.received(bytes.len() as u64);
+                }
+                Ok(Some(bytes))
+            }
             // The client wants nothing of it to be kept.
             Ok(Some(Err(TransferError::Peer(status)))) if status.code == Code::InvalidArgument => {
                 Err(End::Discard(Status::invalid_argument(status.message)))

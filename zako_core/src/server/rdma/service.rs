@@ -15,7 +15,8 @@ use super::call::{self, Admitted};
 use super::rights::Rights;
 use super::{RdmaRoad, get, put};
 use crate::cas::{CasError, ErrorKind};
-use crate::negotiate::Access;
+use crate::negotiate::{Access, Peer};
+use crate::observe::RdmaEvent;
 use crate::server::connection::Shared;
 use crate::server::status::to_status;
 
@@ -42,7 +43,7 @@ impl Rdma for RdmaService {
         tracing::debug!(peer = ?peer.addr(), "an RDMA session begins");
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let control = Control::new(outgoing, request.into_inner());
-        let session = run(Arc::clone(&self.0), road, control, rights);
+        let session = run(Arc::clone(&self.0), road, control, rights, peer);
         Ok(Response::new(call::answers(&self.0, answers, session)))
     }
 }
@@ -53,14 +54,19 @@ async fn run(
     road: Arc<RdmaRoad>,
     control: Control<Server>,
     rights: Rights,
+    peer: Arc<Peer>,
 ) -> SessionError {
     let options = &road.options;
     let fabric = Arc::clone(&options.fabric);
     let mut session =
         match session::accept(fabric, control, options.session.clone(), &road.budget).await {
             Ok(session) => session,
-            Err(error) => return error,
+            Err(error) => {
+                shared.rdma_event(RdmaEvent::SetUpFailed);
+                return error;
+            }
         };
+    shared.rdma_event(RdmaEvent::Opened);
     let transfers = TaskTracker::new();
     let mut stopping = false;
     loop {
@@ -70,7 +76,7 @@ async fn run(
                     ErrorKind::Unavailable,
                     "the server is stopping",
                 )),
-                Some(asked) => begin(&shared, &rights, &transfers, asked),
+                Some(asked) => begin(&shared, &rights, &peer, &transfers, asked),
                 None => break,
             },
             () = shared.stop.cancelled(), if !stopping => {
@@ -82,10 +88,21 @@ async fn run(
         }
     }
     session.close();
-    session.freed().await
+    let error = session.freed().await;
+    shared.rdma_event(match error.status().code {
+        session::Code::Ok => RdmaEvent::Closed,
+        _ => RdmaEvent::Failed,
+    });
+    error
 }
 
-fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: Asked) {
+fn begin(
+    shared: &Arc<Shared>,
+    rights: &Rights,
+    peer: &Arc<Peer>,
+    transfers: &TaskTracker,
+    asked: Asked,
+) {
     let access = match &asked {
         Asked::Get(_) => Access::Read,
         Asked::Put(_) => Access::Write,
@@ -93,19 +110,20 @@ fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: 
     if let Err(error) = rights.check(access) {
         return refuse(asked, error);
     }
+    let meter = shared.transfer_meter(&asked, peer);
     let shared = Arc::clone(shared);
     match asked {
         Asked::Get(request) => {
             let digest = request.digest();
             let span = tracing::debug_span!("download", %digest, transport = "rdma");
-            transfers.spawn(get::serve(shared, request).instrument(span));
+            transfers.spawn(get::serve(shared, request, meter).instrument(span));
         }
         Asked::Put(request) => {
             // Outlives the session when the peer is gone: what came must be parked.
             let uploads = shared.uploads.clone();
             let digest = request.digest();
             let span = tracing::debug_span!("upload", %digest, transport = "rdma");
-            let taking = put::take(shared, request).instrument(span);
+            let taking = put::take(shared, request, meter).instrument(span);
             transfers.spawn(uploads.track_future(taking));
         }
     }

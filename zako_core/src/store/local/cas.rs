@@ -1,16 +1,16 @@
 //! The local store as a [`Cas`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::LocalStore;
-use super::committer::Job;
 use super::index::{MOST_BLOB, Place, Until};
 use super::janitor::Request;
+use super::job::Job;
 use super::large::disk_bytes;
 use super::leases::MOST_LEASE_SECONDS;
 use super::options::Durability;
@@ -24,6 +24,7 @@ use super::writer::LargeWriter;
 use crate::cas::{
     Blob, BlobStat, BlobWriter, Cas, CasError, ErrorKind, Lease, Location, Result, Stored,
 };
+use crate::observe::EvictionReason;
 use crate::{BlobRange, Digest};
 
 /// Of a batch, so many bytes are handed to the committer at once.
@@ -103,7 +104,7 @@ impl Cas for LocalStore {
 
     async fn delete(&self, digest: &Digest) -> Result<bool> {
         self.shared.ready().await?;
-        match self.shared.index.find(digest).map(|found| found.place) {
+        let deleted = match self.shared.index.find(digest).map(|found| found.place) {
             None => {
                 self.settle_absent(*digest).await?;
                 Ok(false)
@@ -127,7 +128,12 @@ impl Cas for LocalStore {
                 })
                 .await?
             }
+        };
+        if matches!(deleted, Ok(true)) {
+            self.shared
+                .gave_up(EvictionReason::Deleted, 1, digest.size());
         }
+        deleted
     }
 
     async fn fetch_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
@@ -206,12 +212,13 @@ impl LocalStore {
 
     /// Hands verified blobs to the committer.
     async fn commit(&self, blobs: Vec<(Digest, Bytes)>) -> Result<Vec<Result<Stored>>> {
+        let shared = &self.shared;
         let footprint: u64 = blobs
             .iter()
             .map(|(digest, _)| record_footprint(digest))
             .sum();
         let kib = (footprint / 1024 + 1).min(BACKLOG_KIB as u64) as u32;
-        let backlog = Arc::clone(&self.shared.backlog);
+        let backlog = Arc::clone(&shared.backlog);
         let permit = backlog
             .acquire_many_owned(kib)
             .await
@@ -224,6 +231,7 @@ impl LocalStore {
                 blobs,
                 room,
                 permit,
+                since: shared.options.observer.as_ref().map(|_| Instant::now()),
                 ack,
             })
             .map_err(|_| stopped())?;
@@ -307,8 +315,11 @@ impl LocalStore {
         match place {
             Place::Record { .. } => {
                 // Of several that find the same damage, one keeps the bytes.
-                if self.bury(name, Some(place)).await? && !data.is_empty() {
-                    blocking(move || shared.quarantine.keep(&name, &data)).await?;
+                if self.bury(name, Some(place)).await? {
+                    self.shared.found_damaged(digest);
+                    if !data.is_empty() {
+                        blocking(move || shared.quarantine.keep(&name, &data)).await?;
+                    }
                 }
             }
             Place::File { number } => {

@@ -14,44 +14,14 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::appender::{Appender, Record, Staged, footprint};
 use super::index::Place;
+use super::job::Job;
 use super::options::Durability;
 use super::record::Stream;
 use super::shared::Shared;
 use super::space::{Purpose, Room};
+use super::tally::Tally;
 use crate::cas::{CasError, Result, Stored};
 use crate::{Digest, Hash};
-
-/// Work for the committer.
-pub(super) enum Job {
-    /// Store blobs whose bytes were found to be theirs.
-    Put {
-        blobs: Vec<(Digest, Bytes)>,
-        room: Room,
-        /// Bounds the bytes that wait in the queue.
-        permit: OwnedSemaphorePermit,
-        ack: oneshot::Sender<Vec<Result<Stored>>>,
-    },
-    /// Move live records to another segment, and carry tombstones over.
-    Move {
-        blobs: Vec<(Digest, Bytes, Place)>,
-        tombstones: Vec<(Hash, u64)>,
-        stream: Stream,
-        room: Room,
-        ack: Sender<Result<()>>,
-    },
-    /// Remove a blob that lies in a record; `false` if there is none. Stays removed
-    /// after a crash in both cases.
-    Delete {
-        digest: Digest,
-        /// Only if its record lies there.
-        only_at: Option<Place>,
-        ack: oneshot::Sender<Result<bool>>,
-    },
-    /// Seal the segments that are being appended to, so that they can be evicted.
-    Roll { ack: Sender<()> },
-    /// Seal and end.
-    Close,
-}
 
 pub(super) struct Committer {
     shared: Arc<Shared>,
@@ -59,6 +29,7 @@ pub(super) struct Committer {
     probation: Appender,
     main: Appender,
     group: Group,
+    tally: Tally,
     /// When the oldest bytes that are acknowledged and not synced were written.
     unsynced_since: Option<Instant>,
 }
@@ -126,6 +97,7 @@ impl Committer {
         main: Appender,
     ) -> Self {
         Self {
+            tally: Tally::new(shared.options.observer.clone()),
             shared,
             queue,
             probation,
@@ -183,6 +155,7 @@ impl Committer {
                 blobs,
                 room,
                 permit,
+                since,
                 ack,
             } => {
                 let contested = |(digest, _): &(Digest, Bytes)| {
@@ -191,6 +164,7 @@ impl Committer {
                 if blobs.iter().any(contested) {
                     self.flush();
                 }
+                self.tally.put(since);
                 let outcomes = blobs
                     .into_iter()
                     .map(|(digest, data)| self.stage_put(digest, data))
@@ -232,6 +206,7 @@ impl Committer {
             return PutOutcome::Done(Ok(Stored::Existing));
         }
         let stream = self.shared.stream_of_new(&digest);
+        self.tally.blob(digest.size());
         match self.append(stream, Record::blob(&digest, data)) {
             Ok(staged) => {
                 self.group
@@ -336,8 +311,11 @@ impl Committer {
         if group.pending.is_empty() && group.bytes == 0 {
             return;
         }
+        let began = self.tally.now();
         self.probation.write();
         self.main.write();
+        let written = self.tally.now();
+        let mut synced = None;
         // A moved record's old copy is removed next, so it is synced whatever the
         // durability.
         let moves = group
@@ -347,9 +325,11 @@ impl Committer {
         if moves || self.shared.options.durability == Durability::Immediate {
             self.probation.sync();
             self.main.sync();
+            synced = self.tally.now();
         } else {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
+        self.tally.committed(began, written, synced);
         for pending in group.pending {
             self.publish(pending);
         }
@@ -471,8 +451,10 @@ impl Committer {
     /// Makes durable what was acknowledged before it was.
     fn sync_acknowledged(&mut self) {
         self.unsynced_since = None;
+        let began = self.tally.now();
         self.probation.sync();
         self.main.sync();
+        self.tally.synced(began);
         self.probation.end_group();
         self.main.end_group();
     }

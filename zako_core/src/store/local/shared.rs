@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::appender::footprint;
 use super::eviction::{Ghosts, Queues, Unit};
@@ -24,6 +25,7 @@ use super::segment::SegmentTable;
 use super::space::Space;
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result};
+use crate::observe::{Corruption, Eviction, EvictionReason};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -50,8 +52,18 @@ pub(super) struct Shared {
     pub(super) closed: AtomicBool,
     /// Done when the index is whole.
     pub(super) opening: Opening,
+    /// Re-hashes everything again and again.
+    pub(super) scrubber: Mutex<Option<Scrubber>>,
     /// Keeps other processes out for as long as anything of the store is in use.
     pub(super) _lock: Box<dyn Lock>,
+}
+
+/// A task that re-hashes everything again and again.
+#[derive(Debug)]
+pub(super) struct Scrubber {
+    /// In bytes a second.
+    pub(super) rate: u64,
+    pub(super) task: AbortHandle,
 }
 
 /// The most KiB that wait for the committer: a few groups.
@@ -65,6 +77,12 @@ impl Shared {
     pub(super) fn now(&self) -> u32 {
         let seconds = self.options.clock.monotonic().as_secs();
         u32::try_from(seconds).unwrap_or(u32::MAX - 1).max(1)
+    }
+
+    /// Bytes that wait for the committer, about.
+    pub(super) fn queued(&self) -> u64 {
+        let free = self.backlog.available_permits();
+        (BACKLOG_KIB.saturating_sub(free) as u64) << 10
     }
 
     pub(super) fn next_sequence(&self) -> u64 {
@@ -159,6 +177,22 @@ impl Shared {
             && let Some(segment) = self.segments.by_id(segment)
         {
             segment.add_live(record_len(digest.size()));
+        }
+    }
+
+    /// Tells that blobs were given up.
+    pub(super) fn gave_up(&self, reason: EvictionReason, blobs: u64, bytes: u64) {
+        if let Some(observer) = &self.options.observer
+            && blobs > 0
+        {
+            observer.evicted(&Eviction::new(reason, blobs, bytes));
+        }
+    }
+
+    /// Tells that a blob was found damaged, and is hidden now.
+    pub(super) fn found_damaged(&self, digest: &Digest) {
+        if let Some(observer) = &self.options.observer {
+            observer.corrupt(&Corruption::new(*digest));
         }
     }
 

@@ -4,6 +4,7 @@
 use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use zako_digest::hash::Hasher;
@@ -15,6 +16,7 @@ use super::shared::Shared;
 use super::space::Room;
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result, StagedSize, Stored, UploadKey, Witness};
+use crate::observe::Synced;
 use crate::store::upload_name::UploadName;
 
 /// Room is reserved in pieces, so that an upload that never comes reserves little.
@@ -359,7 +361,12 @@ impl Upload {
     fn adopt(&mut self, digest: &Digest) -> Result<Stored> {
         // In every durability: the name alone, without the bytes, would be believed
         // when the store opens.
-        if let Err(error) = self.file.sync_data() {
+        let began = Instant::now();
+        let synced = self.file.sync_data();
+        if let Some(observer) = &self.shared.options.observer {
+            observer.synced(Synced::File, began.elapsed());
+        }
+        if let Err(error) = synced {
             // After a failed sync nobody knows what is on disk.
             let error = CasError::io("syncing an upload", &self.path, error);
             self.discard();
