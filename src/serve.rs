@@ -94,7 +94,7 @@ struct Configured {
     _tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
-    _telemetry: TelemetryConfig,
+    telemetry: TelemetryConfig,
 }
 
 impl Configured {
@@ -105,7 +105,7 @@ impl Configured {
             _tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
-            _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
+            telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
     }
 }

@@ -186,8 +186,11 @@ async fn raw_calls(shared: Arc<Shared>, grpc: SocketAddr) {
     let _whole = Whole(Arc::clone(&shared));
     loop {
         let mut client = ContentAddressableStorageClient::new(channel(grpc).await);
-        let details = client.get_transport_details(GetTransportDetailsRequest::default());
-        details.await.unwrap();
+        let request = GetTransportDetailsRequest {
+            // gRPC.
+            supported_protocols: vec![0],
+        };
+        client.get_transport_details(request).await.unwrap();
         if !shared.go_on("raw gRPC") {
             return;
         }
