@@ -1,5 +1,7 @@
 //! Reaching the configured server.
 
+mod tls;
+
 use zako_core::client::{Client, ClientOptions, TransportChoice as Road};
 use zako_core::transfer::TransferOptions;
 use zako_core::tree::TreeOptions;
@@ -55,6 +57,7 @@ async fn reach(config: &ClientConfig, purpose: Purpose) -> Result<Client, Failur
         TransportChoice::Auto => Road::Auto,
         TransportChoice::Rdma => Road::Rdma,
     };
+    options.tls = tls::options(config)?;
     let client = match port(config, &options, purpose)? {
         Some(port) => Client::connect_over(url, options, port.fabric).await,
         None => Client::connect(url, options).await,

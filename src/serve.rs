@@ -12,6 +12,7 @@ mod reload;
 mod service_manager;
 mod signals;
 mod sockets;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,9 +46,10 @@ pub(crate) use contradictions::contradictions;
 use hand_over::Successor;
 use life::{Ending, Life};
 use rdma::Offer;
-use reload::{Drain, Log, Reloader, Scrub};
+use reload::{Certificates, Drain, Log, Reloader, Scrub};
 use signals::Signals;
 use sockets::{Sockets, Use};
+use tls::Tls;
 
 /// Serve a store
 ///
@@ -91,7 +93,7 @@ impl ServeArgs {
 struct Configured {
     server: ServerConfig,
     admin: AdminConfig,
-    _tls: TlsConfig,
+    tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
     telemetry: TelemetryConfig,
@@ -102,7 +104,7 @@ impl Configured {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
             admin: AdminConfig::resolve(args.admin, layers)?,
-            _tls: TlsConfig::resolve(args.tls, layers)?,
+            tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
             telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
@@ -136,6 +138,12 @@ pub(crate) async fn run(
     let config = &configured.server;
     let successor = Successor::new(layers.file().path())?;
     let mut sockets = Sockets::from_environment()?;
+    tls::allowed(&configured.tls, config, &configured.admin)?;
+    tls::allowed_on(&configured.tls, sockets.all_inherited())?;
+    let tls = Tls::open(&configured.tls)?;
+    if let Some(tls) = &tls {
+        reloader.add(Certificates(tls.clone()));
+    }
     let offer = rdma::offer(config)?;
     // From here on a signal is a wish to end well, also before the first line.
     let signals = Signals::new()?;
@@ -143,14 +151,16 @@ pub(crate) async fn run(
     let _watchdog = service_manager::watchdog();
     let listen = sockets.inherited(Use::Grpc);
     let listen = listen.unwrap_or(&config.listen.value).clone();
-    let admin = Admin::start(&configured.admin, &listen, &mut sockets, events).await?;
+    let tls = tls.as_ref();
+    let admin = Admin::start(&configured.admin, &listen, tls, &mut sockets, events).await?;
+    let metrics = metrics::metrics(&configured.telemetry)?;
     let mut process = Process {
         sockets: &mut sockets,
         signals,
         successor: &successor,
         reloader,
     };
-    let outcome = with_store(config, offer, &admin, &mut process, output).await;
+    let outcome = with_store(config, offer, tls, &admin, &metrics, &mut process, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     match outcome? {
@@ -171,13 +181,14 @@ struct Process<'a> {
 async fn with_store(
     config: &ServerConfig,
     offer: Option<Offer>,
+    tls: Option<&Tls>,
     admin: &Admin,
+    metrics: &Metrics,
     process: &mut Process<'_>,
     output: &mut Output,
 ) -> Result<Ending, Failure> {
-    let metrics = metrics::metrics()?;
-    admin.show_metrics(&metrics);
-    let observer = metrics::observer(&metrics, admin.recorder());
+    admin.show_metrics(metrics);
+    let observer = metrics::observer(metrics, admin.recorder());
     let opening = service_manager::opening();
     let Some(store) = open(config, &observer, process).await? else {
         return Ok(Ending::Over);
@@ -188,9 +199,10 @@ async fn with_store(
             store: &store,
             cache: cache.as_ref(),
             admin,
-            metrics: &metrics,
+            metrics,
             observer,
             opening,
+            tls,
         };
         let outcome = serve(config, offer, parts, process, output).await;
         let closed = match cache {
@@ -242,6 +254,7 @@ struct Parts<'a> {
     observer: Arc<dyn Observer>,
     /// Until the store is open.
     opening: AbortOnDrop,
+    tls: Option<&'a Tls>,
 }
 
 /// How often a store that another process has is asked for.
@@ -261,6 +274,7 @@ async fn serve(
         metrics,
         observer,
         opening: still_opening,
+        tls,
     } = parts;
     let sockets = &mut *process.sockets;
     let listen = sockets.inherited(Use::Grpc);
@@ -275,6 +289,11 @@ async fn serve(
     if let Some(offer) = offer {
         server = server.with_rdma(offer.options);
     }
+    let acceptor = tls.map(Tls::acceptor);
+    if let Some(acceptor) = &acceptor {
+        server = server.with_tls(acceptor.clone());
+    }
+    let _watching = tls.map(Tls::watch);
     let taken = sockets.take(Use::Grpc, listen).await;
     let taken = taken.and_then(|socket| server.bind_to(socket));
     let server = taken.map_err(|error| {
@@ -284,7 +303,7 @@ async fn serve(
     })?;
     metrics::watch(metrics, server.figures(), store);
     let http = match cache {
-        Some(cache) => build_tools::http(config, listen, cache, store, sockets).await?,
+        Some(cache) => build_tools::http(config, listen, cache, store, acceptor, sockets).await?,
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));

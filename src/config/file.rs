@@ -125,8 +125,12 @@ impl ConfigFile {
             }
         })?;
         // A relative path means the same from wherever the command is run.
-        if let (Some(data), Some(folder)) = (&mut keys.server.data, path.parent()) {
-            *data = folder.join(&data);
+        if let Some(folder) = path.parent() {
+            if let Some(data) = &mut keys.server.data {
+                *data = folder.join(&data);
+            }
+            keys.tls.beside(folder);
+            keys.client.beside(folder);
         }
         Ok(Self {
             path: Some(path.to_owned()),

@@ -24,7 +24,10 @@ mod verb;
 
 pub(crate) use access::{AccessConfig, AccessKeys};
 pub(crate) use admin::{AdminChoice, AdminConfig, AdminKeys};
-pub(crate) use choices::{ActionUpdatesChoice, DurabilityChoice, MaintenanceChoice, VerifyChoice};
+pub(crate) use choices::{
+    ActionUpdatesChoice, ClientAuthChoice, DurabilityChoice, FilePath, MaintenanceChoice,
+    VerifyChoice,
+};
 pub(crate) use client::{ClientConfig, ClientKeys, TransportChoice};
 pub(crate) use file::ConfigFile;
 pub(crate) use http::HttpChoice;

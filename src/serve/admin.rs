@@ -15,6 +15,7 @@ use zako_telemetry::Metrics;
 
 use super::Ready;
 use super::sockets::{Sockets, Use};
+use super::tls::Tls;
 use crate::config::{AdminChoice, AdminConfig, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
 
@@ -47,6 +48,7 @@ impl Admin {
     pub(super) async fn start(
         config: &AdminConfig,
         listen: &ListenAddr,
+        tls: Option<&Tls>,
         sockets: &mut Sockets,
         events: RecentEvents,
     ) -> Result<Self, Failure> {
@@ -68,7 +70,14 @@ impl Admin {
         let bound =
             taken.and_then(|socket| AdminServer::bind_to(socket, readiness.clone(), options));
         let port = match bound {
-            Ok(server) => Some(AdminPort::start(server, events)),
+            Ok(server) => {
+                let tls = tls.and_then(|tls| tls.for_operators(&addr));
+                let server = match tls {
+                    Some(tls) => server.with_tls(tls),
+                    None => server,
+                };
+                Some(AdminPort::start(server, events))
+            }
             Err(error) if config.listen.origin == Origin::Default => {
                 // Nobody's wish, and no reason to serve nobody.
                 tracing::error!(

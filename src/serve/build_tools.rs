@@ -7,6 +7,7 @@ use std::time::Duration;
 use zako_core::alias::{AliasOptions, AliasTable};
 use zako_core::server::{Face, ListenAddr};
 use zako_core::store::LocalStore;
+use zako_core::tls::TlsAcceptor;
 use zako_reapi::grpc::RemoteExecutionFace;
 use zako_reapi::http::{HttpOptions, HttpServer};
 use zako_reapi::{ActionUpdates, Cache, CacheOptions};
@@ -72,6 +73,7 @@ pub(super) async fn http(
     listen: &ListenAddr,
     cache: &Cache,
     store: &LocalStore,
+    tls: Option<TlsAcceptor>,
     sockets: &mut Sockets,
 ) -> Result<Option<HttpServer>, Failure> {
     let passed = sockets.inherited(Use::Http).cloned();
@@ -87,7 +89,13 @@ pub(super) async fn http(
     options.drain_timeout = config.drain_timeout.value.0;
     let taken = sockets.take(Use::Http, &addr).await;
     match taken.and_then(|socket| HttpServer::bind_to(socket, cache.clone(), options)) {
-        Ok(server) => Ok(Some(server.with_maintenance(Arc::new(store.clone())))),
+        Ok(server) => {
+            let server = server.with_maintenance(Arc::new(store.clone()));
+            Ok(Some(match tls {
+                Some(tls) => server.with_tls(tls),
+                None => server,
+            }))
+        }
         Err(error) if config.http.origin == Origin::Default => {
             // Nobody's wish, and no reason to serve nobody.
             tracing::error!(

@@ -3,6 +3,7 @@
 use zako_core::server::DrainLimit;
 use zako_core::store::LocalStore;
 
+use super::tls::Tls;
 use super::{Configured, ServeArgs};
 use crate::config::{ConfigFile, Layers, Ledger, Place, Snapshot};
 use crate::failure::Failure;
@@ -36,6 +37,9 @@ pub(super) struct Reloader {
 
 /// How long an end may take.
 pub(super) struct Drain(pub(super) Vec<DrainLimit>);
+
+/// The server's certificates, if it has any.
+pub(super) struct Certificates(pub(super) Tls);
 
 /// How fast the store is re-hashed.
 pub(super) struct Scrub(pub(super) LocalStore);
@@ -120,6 +124,22 @@ impl Replace for Drain {
         Ok(Box::new(move || {
             limits.iter().for_each(|one| one.set(limit))
         }))
+    }
+}
+
+impl Replace for Certificates {
+    fn takes(&self, (table, key): Place) -> bool {
+        table == "tls" && key != "allow-plaintext"
+    }
+
+    fn prepare(&self, new: &Configured) -> Result<Apply, Failure> {
+        let Some(next) = Tls::prepare(&new.tls)? else {
+            return Err(Failure::usage(
+                "TLS can't be switched off while the server runs",
+            ));
+        };
+        let tls = self.0.clone();
+        Ok(Box::new(move || tls.apply(next)))
     }
 }
 

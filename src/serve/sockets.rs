@@ -94,6 +94,11 @@ impl Sockets {
         self.from_outside
     }
 
+    /// The addresses of all sockets that were handed on.
+    pub(super) fn all_inherited(&self) -> impl Iterator<Item = &ListenAddr> {
+        self.inherited.iter().map(|(_, socket)| socket.addr())
+    }
+
     /// The address of a socket that was handed on.
     pub(super) fn inherited(&self, its_use: Use) -> Option<&ListenAddr> {
         let socket = self.inherited.iter().find(|(one, _)| *one == its_use);

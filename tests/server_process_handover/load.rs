@@ -189,6 +189,7 @@ async fn raw_calls(shared: Arc<Shared>, grpc: SocketAddr) {
         let request = GetTransportDetailsRequest {
             // gRPC.
             supported_protocols: vec![0],
+            ..GetTransportDetailsRequest::default()
         };
         client.get_transport_details(request).await.unwrap();
         if !shared.go_on("raw gRPC") {

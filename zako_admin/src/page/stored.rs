@@ -44,7 +44,6 @@ pub(super) fn stored(store: &StoreStatus) -> Markup {
             div { dt { (key("two")) "Partial uploads" } dd { (size(store.partial_bytes)) } }
             div { dt { (key("three")) "Reclaimable" } dd { (size(store.reclaimable_bytes)) } }
             div { dt { "Quarantined blobs" } dd class=[quarantined] { (count(store.quarantined_blobs)) } }
-            div { dt { "Durability" } dd { (store.durability) } }
         }
     }
 }

@@ -104,6 +104,14 @@ impl AdminServer {
         self
     }
 
+    /// Takes connections over TCP by TLS only.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: zako_core::tls::TlsAcceptor) -> Self {
+        self.port = self.port.with_tls(tls);
+        self
+    }
+
     /// What tells it where figures come from.
     pub fn handle(&self) -> AdminHandle {
         AdminHandle(Arc::clone(&self.shared))
@@ -117,7 +125,7 @@ impl AdminServer {
     /// Answers requests until `shutdown` is ready.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let shared = self.shared;
-        let serve = |connection| connection::serve(Arc::clone(&shared), connection);
+        let serve = move |connection| connection::serve(Arc::clone(&shared), connection);
         self.port.serve(shutdown, serve).await;
     }
 }

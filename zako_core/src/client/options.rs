@@ -33,6 +33,9 @@ pub struct ClientOptions {
     /// that the server recommends for one are all in use, and for each further blob of
     /// 8 MiB or more that moves at once: one connection is the work of one core.
     pub max_connections: usize,
+    /// Whom to trust, and what to show, over `https://`.
+    #[cfg(feature = "tls")]
+    pub tls: crate::tls::TlsClientOptions,
     /// How bytes move.
     pub transport: TransportChoice,
     /// Hash every blob that is read whole and refuse it if it is another. Switched
@@ -91,6 +94,8 @@ impl Default for ClientOptions {
             idle_timeout: Duration::from_secs(60),
             retry: RetryPolicy::default(),
             max_connections: 4,
+            #[cfg(feature = "tls")]
+            tls: crate::tls::TlsClientOptions::default(),
             transport: TransportChoice::Auto,
             verify: true,
             keepalive: Duration::from_secs(20),

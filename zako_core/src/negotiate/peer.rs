@@ -17,6 +17,8 @@ use crate::access::Credentials;
 pub struct Peer {
     pub(super) id: u64,
     addr: PeerAddr,
+    /// In DER, checked.
+    certificate: Option<Arc<[u8]>>,
     /// The other end's address without its port: `10.0.0.7`, `unix`.
     host: String,
     pub(super) session: Mutex<Option<Session>>,
@@ -51,6 +53,12 @@ pub enum PeerIdentity {
 impl Peer {
     /// A connection without a session.
     pub fn new(addr: PeerAddr) -> Arc<Self> {
+        Self::with_certificate(addr, None)
+    }
+
+    /// A connection without a session, whose client showed this certificate (DER) in its
+    /// TLS handshake and was checked for it.
+    pub fn with_certificate(addr: PeerAddr, certificate: Option<Arc<[u8]>>) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -59,6 +67,7 @@ impl Peer {
                 PeerAddr::Unix { .. } => "unix".to_owned(),
             },
             addr,
+            certificate,
             session: Mutex::new(None),
             tokens: Mutex::default(),
         })
@@ -85,6 +94,7 @@ impl Peer {
     /// What the connection shows of who the peer is.
     pub fn credentials(&self) -> Credentials<'_> {
         Credentials {
+            certificate: self.certificate.as_deref(),
             user: match self.addr {
                 PeerAddr::Unix { user } => user,
                 PeerAddr::Tcp { .. } => None,

@@ -35,6 +35,7 @@ use super::methods::Methods;
 use super::options::ServerOptions;
 use super::preface::Greeted;
 use super::rdma::RdmaRoad;
+use super::secure::Secured;
 use super::sendfile::{Road, Slots, Socket};
 use super::span;
 use super::status::to_status;
@@ -44,6 +45,7 @@ use crate::access::{Authorizer, Credentials, Identity};
 use crate::cas::{Cas, Maintain};
 use crate::negotiate::{Gate, Peer, PeerAddr};
 use crate::observe::{CallKind, Connected, Interface, Lookup, Observer, RdmaEvent};
+use crate::tls::{Application, TlsAcceptor};
 use crate::transport::grpc::DecodeLimits;
 use crate::transport::stream::Stream;
 
@@ -70,6 +72,8 @@ pub(super) struct Shared {
     pub(super) methods: Option<Methods>,
     /// Knows who callers are; without one everyone is alike.
     pub(super) authorizer: Option<Arc<dyn Authorizer>>,
+    /// Encrypts connections over TCP.
+    pub(super) tls: Option<TlsAcceptor>,
     pub(super) began: Instant,
     /// For the blobs that go from file to socket.
     pub(super) slots: Arc<Slots>,
@@ -203,9 +207,29 @@ impl Shared {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, addr: PeerAddr) {
-    let peer = Peer::new(addr);
     let _connected = Connected::new(shared.observer.clone(), Interface::Zako);
-    let road = Arc::new(Road::new(Arc::clone(&shared.slots)));
+    let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
+    let secured = tokio::select! {
+        secured = Secured::begin(shared.tls.as_ref(), Application::Http2, stream, &addr) => secured,
+        () = &mut handshake => {
+            tracing::debug!(peer = ?addr, "a connection did not finish its TLS handshake");
+            return;
+        }
+        () = shared.cut.cancelled() => return,
+    };
+    let Some(Secured {
+        stream,
+        certificate,
+    }) = secured
+    else {
+        return;
+    };
+    let peer = Peer::with_certificate(addr, certificate);
+    let slots = Arc::clone(&shared.slots);
+    let road = Arc::new(match stream.is_plain() {
+        true => Road::new(slots),
+        false => Road::encrypted(slots),
+    });
     let stream = Socket::new(stream, Arc::clone(&road));
     let first_call = CancellationToken::new();
     let service = {
@@ -225,13 +249,12 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
                 request,
                 trace.clone(),
             );
-            answered.instrument(span).instrument(trace)
+            answered.instrument(trace).instrument(span)
         })
     };
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
     let mut connection =
         pin!(http2_settings(&shared).serve_connection(TokioIo::new(stream), service));
-    let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
     let mut leaving = pin!(leaving(&shared.stop, &first_call));
     let (mut watching, mut stopping) = (true, false);
     loop {

@@ -25,6 +25,7 @@ mod port;
 mod preface;
 mod rdma;
 mod resource;
+mod secure;
 mod sendfile;
 mod serve;
 mod span;
@@ -53,6 +54,7 @@ use crate::access::Authorizer;
 use crate::cas::{Cas, Maintain, Result};
 use crate::negotiate::{Clock, SystemClock};
 use crate::observe::Observer;
+use crate::tls::TlsAcceptor;
 
 /// A server that is not listening yet.
 pub struct Server {
@@ -64,6 +66,7 @@ pub struct Server {
     faces: Vec<Arc<dyn Face>>,
     observer: Option<Arc<dyn Observer>>,
     authorizer: Option<Arc<dyn Authorizer>>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Server {
@@ -78,6 +81,7 @@ impl Server {
             faces: Vec::new(),
             observer: None,
             authorizer: None,
+            tls: None,
         }
     }
 
@@ -106,6 +110,14 @@ impl Server {
     #[must_use]
     pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
         self.authorizer = Some(authorizer);
+        self
+    }
+
+    /// Takes connections over TCP by TLS only; those over Unix sockets stay as they are.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsAcceptor) -> Self {
+        self.tls = Some(tls);
         self
     }
 

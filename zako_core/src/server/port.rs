@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{IoSlice, Result as IoResult};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,9 +14,11 @@ use tokio_util::task::TaskTracker;
 
 use super::drain::DrainLimit;
 use super::listen::{ListenAddr, ListenSocket, Listener};
+use super::secure::Secured;
 use super::stall::Stalling;
 use crate::cas::Result;
 use crate::negotiate::PeerAddr;
+use crate::tls::{Application, TlsAcceptor};
 use crate::transport::stream::Stream;
 
 /// A port whose connections have the bounds of the server's own: their number, peers
@@ -25,6 +28,7 @@ pub struct Port {
     listener: Listener,
     drain: DrainLimit,
     options: PortOptions,
+    tls: Option<TlsAcceptor>,
 }
 
 /// What a port allows.
@@ -33,6 +37,8 @@ pub struct Port {
 pub struct PortOptions {
     /// Connections at once; further ones are closed at once (4,096).
     pub max_connections: usize,
+    /// How long the TLS handshake of a new connection may take (10 s).
+    pub handshake_timeout: Duration,
     /// How long a peer may take nothing of what is written to it (60 s).
     pub write_idle_timeout: Duration,
     /// How long connections may go on after the shutdown began (30 s).
@@ -45,6 +51,9 @@ pub struct PortConnection {
     pub stream: PortStream,
     /// Whose it is.
     pub peer: PeerAddr,
+    /// The client's own certificate, in DER, if it showed one in the TLS handshake: it was
+    /// checked.
+    pub certificate: Option<Arc<[u8]>>,
     /// Cancelled when no more requests should be taken.
     pub stop: CancellationToken,
 }
@@ -57,6 +66,7 @@ impl Default for PortOptions {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            handshake_timeout: Duration::from_secs(10),
             write_idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
         }
@@ -73,6 +83,7 @@ impl Port {
             listener: Listener::bind(addr).await?,
             drain: DrainLimit::new(options.drain_timeout),
             options,
+            tls: None,
         })
     }
 
@@ -85,12 +96,21 @@ impl Port {
             listener: Listener::adopt(socket)?,
             drain: DrainLimit::new(options.drain_timeout),
             options,
+            tls: None,
         })
     }
 
     /// How long the shutdown may take: [`PortOptions::drain_timeout`], unless it is changed.
     pub fn drain_limit(&self) -> DrainLimit {
         self.drain.clone()
+    }
+
+    /// Takes connections over TCP by TLS only; those over Unix sockets stay as they are.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsAcceptor) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// The address that it has: with the real port where 0 was asked for.
@@ -106,7 +126,7 @@ impl Port {
     pub async fn serve<F>(
         self,
         shutdown: impl Future<Output = ()>,
-        serve: impl Fn(PortConnection) -> F,
+        serve: impl Fn(PortConnection) -> F + Send + Sync + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -114,18 +134,29 @@ impl Port {
             listener,
             drain,
             options,
+            tls,
         } = self;
+        let (serve, tls) = (Arc::new(serve), tls.map(Arc::new));
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let _cut = cut.clone().drop_guard();
         let connections = TaskTracker::new();
         let begin = |stream, peer| {
-            let connection = PortConnection {
-                stream: PortStream(Stalling::new(stream, options.write_idle_timeout)),
-                peer,
-                stop: stop.clone(),
+            let (serve, tls) = (Arc::clone(&serve), tls.clone());
+            let (stop, cut) = (stop.clone(), cut.clone());
+            let (stall, handshake) = (options.write_idle_timeout, options.handshake_timeout);
+            let served = async move {
+                let secured = Secured::begin(tls.as_deref(), Application::Http1, stream, &peer);
+                let Ok(Some(secured)) = timeout(handshake, secured).await else {
+                    return;
+                };
+                let connection = PortConnection {
+                    stream: PortStream(Stalling::new(secured.stream, stall)),
+                    peer,
+                    certificate: secured.certificate,
+                    stop,
+                };
+                serve(connection).await;
             };
-            let served = serve(connection);
-            let cut = cut.clone();
             async move {
                 let _ = cut.run_until_cancelled(served).await;
             }

@@ -68,6 +68,7 @@ impl BoundServer {
             faces,
             observer,
             authorizer,
+            tls,
         } = server;
         Self {
             listener,
@@ -83,6 +84,7 @@ impl BoundServer {
                 faces,
                 observer,
                 authorizer,
+                tls,
                 began: Instant::now(),
                 connections: TaskTracker::new(),
                 slots: Arc::new(Slots::new()),

@@ -129,6 +129,14 @@ impl HttpServer {
         self
     }
 
+    /// Takes connections over TCP by TLS only.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: zako_core::tls::TlsAcceptor) -> Self {
+        self.port = self.port.with_tls(tls);
+        self
+    }
+
     /// The address that it has: with the real port where 0 was asked for.
     pub fn local_addr(&self) -> &ListenAddr {
         self.port.local_addr()
@@ -144,7 +152,8 @@ impl HttpServer {
     /// were storing is dropped.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let shared = Arc::new(self.shared);
-        let serve = |connection| connection::serve(Arc::clone(&shared), connection);
+        let each = Arc::clone(&shared);
+        let serve = move |connection| connection::serve(Arc::clone(&each), connection);
         self.port.serve(shutdown, serve).await;
         shared.uploads.close();
         let released = tokio::time::timeout(RELEASE_TIMEOUT, shared.uploads.wait());
