@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use zako_access::{AccessControl, AccessError, Prepared};
 use zako_core::access::Authorizer;
 
-use super::build_tools::AbortOnDrop;
+use super::abort_on_drop::AbortOnDrop;
 use crate::config::AccessConfig;
 use crate::failure::{Exit, Failure};
 

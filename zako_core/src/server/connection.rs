@@ -25,6 +25,7 @@ use super::answer::{AnswerBody, Inner};
 use super::batch;
 use super::body::RequestBody;
 use super::deadline;
+use super::drain::DrainLimit;
 use super::face::{Call, Face};
 use super::idle_body::IdleBody;
 use super::meter::{Meter, Metered};
@@ -79,6 +80,8 @@ pub(super) struct Shared {
     pub(super) calls: Calls,
     /// Uploads that run, which outlive their calls when the peer is gone.
     pub(super) uploads: TaskTracker,
+    /// How long calls that run may go on after that.
+    pub(super) drain: DrainLimit,
     /// The server is going to end.
     pub(super) leaving: CancellationToken,
     /// No new calls.

@@ -11,6 +11,7 @@ mod cas;
 mod connection;
 mod deadline;
 mod download;
+mod drain;
 mod entries;
 mod face;
 mod figures;
@@ -40,6 +41,7 @@ mod watch;
 use std::fmt;
 use std::sync::Arc;
 
+pub use drain::DrainLimit;
 pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use figures::{Figures, FiguresReader};
 pub use listen::{ListenAddr, ListenSocket, ParseListenAddrError};

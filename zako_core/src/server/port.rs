@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::drain::DrainLimit;
 use super::listen::{ListenAddr, ListenSocket, Listener};
 use super::secure::Secured;
 use super::stall::Stalling;
@@ -25,6 +26,7 @@ use crate::transport::stream::Stream;
 #[derive(Debug)]
 pub struct Port {
     listener: Listener,
+    drain: DrainLimit,
     options: PortOptions,
     tls: Option<TlsAcceptor>,
 }
@@ -79,6 +81,7 @@ impl Port {
     pub async fn bind(addr: &ListenAddr, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::bind(addr).await?,
+            drain: DrainLimit::new(options.drain_timeout),
             options,
             tls: None,
         })
@@ -91,9 +94,15 @@ impl Port {
     pub fn bind_to(socket: ListenSocket, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::adopt(socket)?,
+            drain: DrainLimit::new(options.drain_timeout),
             options,
             tls: None,
         })
+    }
+
+    /// How long the shutdown may take: [`PortOptions::drain_timeout`], unless it is changed.
+    pub fn drain_limit(&self) -> DrainLimit {
+        self.drain.clone()
     }
 
     /// Takes connections over TCP by TLS only; those over Unix sockets stay as they are.
@@ -123,6 +132,7 @@ impl Port {
     {
         let Self {
             listener,
+            drain,
             options,
             tls,
         } = self;
@@ -157,7 +167,7 @@ impl Port {
         drop(listener);
         stop.cancel();
         connections.close();
-        let drained = timeout(options.drain_timeout, connections.wait());
+        let drained = timeout(drain.get(), connections.wait());
         if drained.await.is_err() {
             cut.cancel();
             connections.wait().await;
