@@ -32,7 +32,8 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
     /// How long a new connection may take to begin with HTTP/2 (10 s).
     pub handshake_timeout: Duration,
-    /// Who may verify the store and collect its garbage.
+    /// Who may verify the store and collect its garbage. With an authorizer, who has the role of
+    /// an admin may, unless it is nobody.
     pub maintenance: MaintenanceAccess,
     /// The longest HTTP/2 frame that is taken (256 KiB).
     pub max_frame_bytes: u32,
