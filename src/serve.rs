@@ -139,7 +139,10 @@ async fn with_store(
     let metrics = metrics::metrics()?;
     admin.show_metrics(&metrics);
     let observer = metrics::observer(&metrics, admin.recorder());
+    admin.tell(&observer);
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
+    let opened = store.clone();
+    admin.readiness.opening(move || opened.opening_share());
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {

@@ -36,6 +36,8 @@ async fn it_is_healthy_from_the_start_and_ready_in_between() {
         assert!(page.body.contains(&format!("pill {reason}")), "{page:?}");
     };
     ready(503, "opening").await;
+    port.readiness.opening(|| Some(0.5));
+    assert!(port.get("/readyz").await.body.contains("50 %"));
     port.readiness.reached(State::Ready);
     ready(200, "ready").await;
     port.readiness.reached(State::Draining);
@@ -78,12 +80,7 @@ async fn the_page_and_the_json_tell_what_is_stored() {
 
     port.readiness.reached(State::Ready);
     let page = port.get("/").await.body;
-    for figure in [
-        "version 1.2.3",
-        "/some/where",
-        "64 MiB",
-        "<dd>7</dd>",
-    ] {
+    for figure in ["version 1.2.3", "/some/where", "64 MiB", "<dd>7</dd>"] {
         assert!(page.contains(figure), "{figure}: {page}");
     }
     let answer = port.get("/status.json").await;
