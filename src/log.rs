@@ -8,6 +8,7 @@ use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 use zako_core::observe::trace::TARGETS;
+use zako_telemetry::TraceGate;
 
 use crate::args::GlobalArgs;
 use crate::failure::Failure;
@@ -26,7 +27,7 @@ pub(crate) struct LogFilter {
 /// What is logged: never the spans of traces, which are exported.
 struct Logged(reload::Layer<EnvFilter, Registry>);
 
-/// Starts the log, and `beside` it what else listens. `--log` and `ZAKO_LOG` go before the
+/// Starts the log, and `beside` it what else listens, behind the `gate` of traces. `--log` and `ZAKO_LOG` go before the
 /// `file`, that before the `default`.
 ///
 /// # Errors
@@ -36,6 +37,7 @@ pub(crate) fn start(
     file: Option<&str>,
     default: &str,
     beside: Vec<BoxedLayer>,
+    gate: Option<TraceGate>,
 ) -> Result<LogFilter, Failure> {
     let variable = std::env::var("ZAKO_LOG")
         .ok()
@@ -54,7 +56,10 @@ pub(crate) fn start(
         .boxed();
     let mut layers = vec![log];
     layers.extend(beside);
-    tracing_subscriber::registry().with(layers).init();
+    tracing_subscriber::registry()
+        .with(layers)
+        .with(gate)
+        .init();
     Ok(LogFilter { handle, is_fixed })
 }
 

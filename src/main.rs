@@ -79,7 +79,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     };
     if let Verb::Config(args) = &cli.verb {
         // It tells itself what is wrong in the file.
-        log::start(&cli.global, None, default_log, Vec::new())?;
+        log::start(&cli.global, None, default_log, Vec::new(), None)?;
         return config::run(args, cli.global.config.as_deref(), output);
     }
     let file = ConfigFile::load(cli.global.config.as_deref())?;
@@ -94,7 +94,8 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     let events = RecentEvents::default();
     let kept = matches!(cli.verb, Verb::Serve(_)).then(|| events.layer().boxed());
     let beside = tracer.layer().into_iter().chain(kept).collect();
-    let _filter = log::start(&cli.global, telemetry.log.as_deref(), default_log, beside)?;
+    let log = telemetry.log.as_deref();
+    let _filter = log::start(&cli.global, log, default_log, beside, tracer.gate())?;
     tracer.install();
     match cli.verb {
         Verb::Completions(_) | Verb::Config(_) => Ok(()),

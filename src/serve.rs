@@ -77,7 +77,7 @@ struct Configured {
     tls: TlsConfig,
     _access: AccessConfig,
     _limits: LimitsConfig,
-    _telemetry: TelemetryConfig,
+    telemetry: TelemetryConfig,
 }
 
 impl Configured {
@@ -88,7 +88,7 @@ impl Configured {
             tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
-            _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
+            telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
     }
 }
@@ -121,7 +121,9 @@ pub(crate) async fn run(
     raise_file_limit();
     let listen = &config.listen.value;
     let admin = Admin::start(&configured.admin, listen, tls.as_ref(), events).await?;
-    let outcome = with_store(config, offer, tls.as_ref(), &admin, &mut signals, output).await;
+    let metrics = metrics::metrics(&configured.telemetry)?;
+    let tls = tls.as_ref();
+    let outcome = with_store(config, offer, tls, &admin, &metrics, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
@@ -133,12 +135,12 @@ async fn with_store(
     offer: Option<Offer>,
     tls: Option<&Tls>,
     admin: &Admin,
+    metrics: &Metrics,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let metrics = metrics::metrics()?;
-    admin.show_metrics(&metrics);
-    let observer = metrics::observer(&metrics, admin.recorder());
+    admin.show_metrics(metrics);
+    let observer = metrics::observer(metrics, admin.recorder());
     admin.tell(&observer);
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let opened = store.clone();
@@ -149,7 +151,7 @@ async fn with_store(
             store: &store,
             cache: cache.as_ref(),
             admin,
-            metrics: &metrics,
+            metrics,
             observer,
             tls,
         };

@@ -44,7 +44,7 @@ pub(crate) async fn ask(address: &str, request: &str, head: &str, body: &[u8]) -
     let mut stream = TcpStream::connect(address).await?;
     let length = body.len();
     let head = format!(
-        "{request} HTTP/1.1\r\nhost: zako\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n"
+        "{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n{head}\r\n"
     );
     stream.write_all(head.as_bytes()).await?;
     // An answer may come before all has been taken.

@@ -69,6 +69,9 @@ const NATIVE: u64 = 3;
 const TOOLS: u64 = 2;
 const HTTP: u64 = 1;
 
+/// For how long a store's index may be rebuilt.
+const OPENS: Duration = Duration::from_secs(60);
+
 /// Blobs that many workers store.
 const SHARED: usize = 24;
 
@@ -236,6 +239,7 @@ impl Run {
                 }
                 assert!(now.disk_bytes <= site.cap, "{}: {now:?}", site.name);
                 figures.lock().push(now);
+                operate(&site).await;
             }
         }
     }
@@ -253,6 +257,25 @@ impl Run {
             trend.check(self.site.name);
         }
         SiteReport::new(&self.site, &figures, trend, verified)
+    }
+}
+
+/// Asks what an operator would: the server is well, and tells so.
+async fn operate(site: &Site) {
+    for path in ["/readyz", "/metrics", "/"] {
+        let moment = site.calm().await;
+        let opened = moment.began + OPENS;
+        loop {
+            match http::ask(site.admin(), &format!("GET {path}"), "", b"").await {
+                Ok((200, body)) if !body.is_empty() => break,
+                _ if !site.is_calm(moment) => break,
+                // It listens before its index is whole.
+                Ok((503, _)) if path == "/readyz" && Instant::now() < opened => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                other => panic!("{}: {path}: {other:?}", site.name),
+            }
+        }
     }
 }
 
@@ -283,7 +306,12 @@ fn tell_of_panics(args: &Args, log: &Arc<Log>, sites: &[Arc<Site>; 2], folder: &
     let (args, log, sites) = (args.clone(), Arc::clone(log), sites.clone());
     let folder = folder.to_owned();
     let usual = std::panic::take_hook();
+    let told = AtomicBool::new(false);
     std::panic::set_hook(Box::new(move |info| {
+        // What fails from then on fails because of that.
+        while told.swap(true, Ordering::AcqRel) {
+            std::thread::sleep(Duration::from_secs(60));
+        }
         for line in log.last() {
             eprintln!("{line}");
         }

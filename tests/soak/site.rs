@@ -34,6 +34,7 @@ pub(crate) struct Site {
 struct Ports {
     grpc: String,
     http: String,
+    admin: String,
 }
 
 /// When a call began.
@@ -90,6 +91,10 @@ impl Site {
         &self.ports.get().unwrap().http
     }
 
+    pub(crate) fn admin(&self) -> &str {
+        &self.ports.get().unwrap().admin
+    }
+
     pub(crate) fn pid(&self) -> Option<u32> {
         self.child.lock().as_ref().map(Child::id)
     }
@@ -115,6 +120,7 @@ impl Site {
         let any = Ports {
             grpc: "127.0.0.1:0".to_owned(),
             http: "127.0.0.1:0".to_owned(),
+            admin: "127.0.0.1:0".to_owned(),
         };
         let ports = self.ports.get().unwrap_or(&any);
         let mut said = File::options();
@@ -123,6 +129,7 @@ impl Site {
             .command()
             .args(["serve", "--log", "error", "--rdma", "off", "--data", "data"])
             .args(["--listen", &ports.grpc, "--http", &ports.http])
+            .args(["--admin", &ports.admin])
             .args(["--max-size", &self.cap.to_string()])
             .args(["--lease", &format!("{}s", self.lease.as_secs())])
             .args(["--partial-ttl", &format!("{}s", self.partial_ttl.as_secs())])
@@ -139,11 +146,11 @@ impl Site {
             let mut words = ready.split_whitespace();
             words.find_map(|word| Some(word.strip_prefix(name)?.to_owned()))
         };
-        let (grpc, http) = (word("grpc="), word("http="));
-        let (Some(grpc), Some(http)) = (grpc, http) else {
+        let ports = (word("grpc="), word("http="), word("admin="));
+        let (Some(grpc), Some(http), Some(admin)) = ports else {
             panic!("{}: no server: {ready:?} {}", self.name, self.said());
         };
-        self.ports.get_or_init(|| Ports { grpc, http });
+        self.ports.get_or_init(|| Ports { grpc, http, admin });
         *self.child.lock() = Some(child);
         self.life.send_modify(|life| *life += 1);
     }

@@ -13,4 +13,4 @@ pub use metrics::{CATALOG, Kind, Metrics, Spec};
 pub use otlp::{Environment, Headers, OtlpOptions, Protocol, Signal, Target, process_environment};
 pub use resource::resource;
 pub use runtime::ExportRuntime;
-pub use trace::{Ratio, Sampler, TraceOptions, Traces};
+pub use trace::{Ratio, Sampler, TraceGate, TraceOptions, Traces};

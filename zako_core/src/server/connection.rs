@@ -246,7 +246,7 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
                 request,
                 trace.clone(),
             );
-            answered.instrument(span).instrument(trace)
+            answered.instrument(trace).instrument(span)
         })
     };
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);

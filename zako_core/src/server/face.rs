@@ -16,6 +16,7 @@ use http::{HeaderMap, Request, Response};
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
+use tracing::Instrument;
 
 use super::answer::Inner;
 use super::batch::BatchBody;
@@ -31,7 +32,7 @@ use super::stream_body;
 use super::transport::{grpc_response, not_grpc, unary_response, uncompressed};
 use crate::cas::Blob;
 use crate::negotiate::Peer;
-use crate::observe::{Interface, Lookup};
+use crate::observe::{Interface, Lookup, trace};
 use crate::transport::grpc::frame::{self, PayloadField};
 use crate::transport::grpc::{BatchWriter, DecodeLimits, Pieces};
 
@@ -208,6 +209,7 @@ impl Answering {
         &self,
         upload: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Status> {
+        let upload = upload.instrument(trace::current());
         let task = self.shared.uploads.spawn(upload);
         task.await
             .map_err(|_| Status::internal("the upload broke off"))

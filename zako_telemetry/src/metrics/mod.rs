@@ -72,7 +72,7 @@ impl Metrics {
             .map_err(|error| TelemetryError::Exporter(error.to_string()))?;
         let sources = Arc::new(Sources::new());
         let mut builder = SdkMeterProvider::builder()
-            .with_resource(resource(otlp.service_name.as_deref(), "zako"))
+            .with_resource(resource(otlp.service_name.as_deref(), "zako-server"))
             .with_reader(exporter);
         let mut push = None;
         if let Some(target) = otlp.target(Signal::Metrics, environment)? {

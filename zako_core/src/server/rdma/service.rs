@@ -5,23 +5,29 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use zako_protobuf::rdma::rdma_server::Rdma;
 use zako_protobuf::rdma::{ClientMessage, ServerMessage};
-use zako_rdma::session::{self, Control, Request as Asked, Server, SessionError};
+use zako_rdma::session::{self, Control, Request as Asked, Server, SessionError, TraceContext};
 
 use super::call::{self, Admitted};
 use super::rights::Rights;
 use super::{RdmaRoad, get, put};
+use crate::Digest;
 use crate::cas::{CasError, ErrorKind};
 use crate::negotiate::{Access, Peer};
-use crate::observe::RdmaEvent;
+use crate::observe::{RdmaEvent, trace};
 use crate::server::connection::Shared;
+use crate::server::span;
 use crate::server::status::to_status;
 
 /// Messages between a session and its call.
 const QUEUE: usize = 32;
+
+/// The metadata that tells a client that this server knows of traces of transfers.
+const TRACES: &str = "zako-rdma-trace";
 
 pub(in super::super) struct RdmaService(Arc<Shared>);
 
@@ -44,7 +50,12 @@ impl Rdma for RdmaService {
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let control = Control::new(outgoing, request.into_inner());
         let session = run(Arc::clone(&self.0), road, control, rights, peer);
-        Ok(Response::new(call::answers(&self.0, answers, session)))
+        let mut response = Response::new(call::answers(&self.0, answers, session));
+        if trace::is_on() {
+            let known = MetadataValue::from_static("1");
+            response.metadata_mut().insert(TRACES, known);
+        }
+        Ok(response)
     }
 }
 
@@ -116,17 +127,33 @@ fn begin(
         Asked::Get(request) => {
             let digest = request.digest();
             let span = tracing::debug_span!("download", %digest, transport = "rdma");
-            transfers.spawn(get::serve(shared, request, meter).instrument(span));
+            let (range, told) = (request.range(), request.trace());
+            let trace = of_client(told, "rdma get", digest, range.end - range.start);
+            let serving = get::serve(shared, request, meter).instrument(trace);
+            transfers.spawn(serving.instrument(span));
         }
         Asked::Put(request) => {
             // Outlives the session when the peer is gone: what came must be parked.
             let uploads = shared.uploads.clone();
             let digest = request.digest();
             let span = tracing::debug_span!("upload", %digest, transport = "rdma");
-            let taking = put::take(shared, request, meter).instrument(span);
+            let bytes = digest.size() - request.offset();
+            let trace = of_client(request.trace(), "rdma put", digest, bytes);
+            let taking = put::take(shared, request, meter).instrument(trace);
+            let taking = taking.instrument(span);
             transfers.spawn(uploads.track_future(taking));
         }
     }
+}
+
+/// The span of a transfer in its client's trace.
+fn of_client(told: Option<&TraceContext>, name: &'static str, digest: &Digest, bytes: u64) -> Span {
+    let read = |name: &str| match name {
+        trace::TRACEPARENT => Some(&*told?.parent),
+        trace::TRACESTATE => Some(&*told?.state),
+        _ => None,
+    };
+    span::over_rdma(&read, name, digest, bytes)
 }
 
 fn refuse(asked: Asked, error: &CasError) {

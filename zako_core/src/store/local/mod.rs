@@ -38,6 +38,7 @@ mod steps;
 mod tally;
 mod upload;
 mod verify;
+mod waiting;
 mod writer;
 
 use std::path::Path;
