@@ -208,10 +208,13 @@ async fn with_store(
     let metrics = metrics::metrics(&configured.telemetry)?;
     admin.show_metrics(&metrics);
     let observer = metrics::observer(&metrics, admin.recorder());
+    admin.tell(&observer);
     let opening = service_manager::opening();
     let Some(store) = open(config, &observer, process).await? else {
         return Ok(Ending::Over);
     };
+    let opened = store.clone();
+    admin.readiness.opening(move || opened.opening_share());
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
