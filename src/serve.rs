@@ -1,6 +1,7 @@
 //! `zako serve`: a store behind a server.
 
 mod abort_on_drop;
+mod access;
 mod admin;
 mod build_tools;
 mod contradictions;
@@ -41,12 +42,13 @@ use crate::local_store::{open_store, opening};
 use crate::log::LogFilter;
 use crate::output::Output;
 use abort_on_drop::AbortOnDrop;
+use access::Access;
 use admin::Admin;
 pub(crate) use contradictions::contradictions;
 use hand_over::Successor;
 use life::{Ending, Life};
 use rdma::Offer;
-use reload::{Certificates, Drain, Log, Reloader, Scrub};
+use reload::{Certificates, Drain, Log, Reloader, Rules, Scrub};
 use signals::Signals;
 use sockets::{Sockets, Use};
 use tls::Tls;
@@ -94,7 +96,7 @@ struct Configured {
     server: ServerConfig,
     admin: AdminConfig,
     tls: TlsConfig,
-    _access: AccessConfig,
+    access: AccessConfig,
     _limits: LimitsConfig,
     telemetry: TelemetryConfig,
 }
@@ -105,7 +107,7 @@ impl Configured {
             server: ServerConfig::resolve(args.server, layers)?,
             admin: AdminConfig::resolve(args.admin, layers)?,
             tls: TlsConfig::resolve(args.tls, layers)?,
-            _access: AccessConfig::resolve(args.access, layers)?,
+            access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
             telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
@@ -145,22 +147,36 @@ pub(crate) async fn run(
         reloader.add(Certificates(tls.clone()));
     }
     let offer = rdma::offer(config)?;
+    let access = Arc::new(Access::of(&configured.access)?);
     // From here on a signal is a wish to end well, also before the first line.
     let signals = Signals::new()?;
     raise_file_limit();
     let _watchdog = service_manager::watchdog();
     let listen = sockets.inherited(Use::Grpc);
     let listen = listen.unwrap_or(&config.listen.value).clone();
-    let tls = tls.as_ref();
-    let admin = Admin::start(&configured.admin, &listen, tls, &mut sockets, events).await?;
-    let metrics = metrics::metrics(&configured.telemetry)?;
+    let admin = Admin::start(
+        &configured.admin,
+        &listen,
+        tls.as_ref(),
+        &mut sockets,
+        events,
+    )
+    .await?;
+    if let Some(authorizer) = access.authorizer() {
+        admin.ask(authorizer);
+    }
+    let guards = Guards {
+        tls: tls.as_ref(),
+        access: &access,
+    };
+    reloader.add(Rules(Arc::clone(&access)));
     let mut process = Process {
         sockets: &mut sockets,
         signals,
         successor: &successor,
         reloader,
     };
-    let outcome = with_store(config, offer, tls, &admin, &metrics, &mut process, output).await;
+    let outcome = with_store(&configured, offer, guards, &admin, &mut process, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     match outcome? {
@@ -177,18 +193,26 @@ struct Process<'a> {
     reloader: Reloader,
 }
 
+/// What stands between callers and a server.
+#[derive(Clone, Copy)]
+struct Guards<'a> {
+    tls: Option<&'a Tls>,
+    access: &'a Access,
+}
+
 /// Opens the store, serves it, and closes it.
 async fn with_store(
-    config: &ServerConfig,
+    configured: &Configured,
     offer: Option<Offer>,
-    tls: Option<&Tls>,
+    guards: Guards<'_>,
     admin: &Admin,
-    metrics: &Metrics,
     process: &mut Process<'_>,
     output: &mut Output,
 ) -> Result<Ending, Failure> {
-    admin.show_metrics(metrics);
-    let observer = metrics::observer(metrics, admin.recorder());
+    let config = &configured.server;
+    let metrics = metrics::metrics(&configured.telemetry)?;
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
     let opening = service_manager::opening();
     let Some(store) = open(config, &observer, process).await? else {
         return Ok(Ending::Over);
@@ -198,11 +222,11 @@ async fn with_store(
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
+            guards,
             admin,
-            metrics,
+            metrics: &metrics,
             observer,
             opening,
-            tls,
         };
         let outcome = serve(config, offer, parts, process, output).await;
         let closed = match cache {
@@ -248,13 +272,13 @@ async fn open(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
+    guards: Guards<'a>,
     admin: &'a Admin,
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
     /// Until the store is open.
     opening: AbortOnDrop,
-    tls: Option<&'a Tls>,
 }
 
 /// How often a store that another process has is asked for.
@@ -270,12 +294,13 @@ async fn serve(
     let Parts {
         store,
         cache,
+        guards,
         admin,
         metrics,
         observer,
         opening: still_opening,
-        tls,
     } = parts;
+    let Guards { tls, access } = guards;
     let sockets = &mut *process.sockets;
     let listen = sockets.inherited(Use::Grpc);
     let listen = &listen.unwrap_or(&config.listen.value).clone();
@@ -284,6 +309,9 @@ async fn serve(
         .with_observer(Arc::clone(&observer));
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
+    }
+    if let Some(authorizer) = access.authorizer() {
+        server = server.with_authorizer(authorizer);
     }
     let rdma = offer.as_ref().map(|offer| offer.place.to_string());
     if let Some(offer) = offer {
@@ -307,6 +335,10 @@ async fn serve(
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));
+    let http = http.map(|http| match access.authorizer() {
+        Some(authorizer) => http.with_authorizer(authorizer),
+        None => http,
+    });
     sockets.close_unused();
     let ready = Ready {
         event: "ready",

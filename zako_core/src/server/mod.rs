@@ -25,6 +25,7 @@ mod port;
 mod preface;
 mod rdma;
 mod resource;
+mod roles;
 mod secure;
 mod sendfile;
 mod serve;
