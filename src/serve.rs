@@ -67,6 +67,9 @@ use tls::Tls;
 ///
 /// Sockets that a service manager hands on (LISTEN_FDS) are served instead of new
 /// ones; their names are grpc, http and admin.
+///
+/// Traces go to an OpenTelemetry collector by the standard OTEL_* variables, as
+/// OTEL_EXPORTER_OTLP_ENDPOINT=http://HOST:4317, or by the flags under Telemetry.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
@@ -154,21 +157,14 @@ pub(crate) async fn run(
     let _watchdog = service_manager::watchdog();
     let listen = sockets.inherited(Use::Grpc);
     let listen = listen.unwrap_or(&config.listen.value).clone();
-    let admin = Admin::start(
-        &configured.admin,
-        &listen,
-        tls.as_ref(),
-        &mut sockets,
-        events,
-    )
-    .await?;
-    if let Some(authorizer) = access.authorizer() {
-        admin.ask(authorizer);
-    }
     let guards = Guards {
         tls: tls.as_ref(),
         access: &access,
     };
+    let admin = Admin::start(&configured.admin, &listen, guards.tls, &mut sockets, events).await?;
+    if let Some(authorizer) = access.authorizer() {
+        admin.ask(authorizer);
+    }
     reloader.add(Rules(Arc::clone(&access)));
     let mut process = Process {
         sockets: &mut sockets,

@@ -24,4 +24,4 @@ pub use error::AccessError;
 pub use pattern::Pattern;
 pub use roles::Roles;
 pub use rules::{AccessRules, Algorithm, IdentityRule, JwtRule, Name, OneOrMany};
-pub use token::{TokenHash, new_token};
+pub use token::{TOKEN_PREFIX, TokenHash, new_token};

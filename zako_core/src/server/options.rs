@@ -35,7 +35,8 @@ pub struct ServerOptions {
     /// How long a connection may be without a call before a shutdown closes it (5 s): its
     /// client couldn't know that it came too late.
     pub first_call_timeout: Duration,
-    /// Who may verify the store and collect its garbage.
+    /// Who may verify the store and collect its garbage. With an authorizer, who has the role of
+    /// an admin may, unless it is nobody.
     pub maintenance: MaintenanceAccess,
     /// The longest HTTP/2 frame that is taken (256 KiB).
     pub max_frame_bytes: u32,

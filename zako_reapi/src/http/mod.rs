@@ -29,6 +29,7 @@ mod receive;
 mod refusal;
 mod rights;
 mod route;
+mod span;
 mod status;
 
 use std::fmt;
