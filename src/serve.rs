@@ -48,7 +48,7 @@ pub(crate) use contradictions::contradictions;
 use hand_over::Successor;
 use life::{Ending, Life};
 use rdma::Offer;
-use reload::{Certificates, Drain, Log, Reloader, Scrub};
+use reload::{Certificates, Drain, Log, Reloader, Rules, Scrub};
 use signals::Signals;
 use sockets::{Sockets, Use};
 use tls::Tls;
@@ -150,7 +150,7 @@ pub(crate) async fn run(
         reloader.add(Certificates(tls.clone()));
     }
     let offer = rdma::offer(config)?;
-    let access = Access::of(&configured.access)?;
+    let access = Arc::new(Access::of(&configured.access)?);
     // From here on a signal is a wish to end well, also before the first line.
     let signals = Signals::new()?;
     raise_file_limit();
@@ -165,6 +165,7 @@ pub(crate) async fn run(
     if let Some(authorizer) = access.authorizer() {
         admin.ask(authorizer);
     }
+    reloader.add(Rules(Arc::clone(&access)));
     let mut process = Process {
         sockets: &mut sockets,
         signals,

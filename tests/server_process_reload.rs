@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use server_process::{Place, noise};
-use zako_core::cas::{BlobWriter, Cas};
+use zako_core::cas::Cas;
 use zako_core::client::{Client, ClientOptions};
 
 /// A server that is told about by a file, and tells a service manager.

@@ -1,8 +1,11 @@
 //! Reading the configuration again while the server runs.
 
+use std::sync::Arc;
+
 use zako_core::server::DrainLimit;
 use zako_core::store::LocalStore;
 
+use super::access::Access;
 use super::tls::Tls;
 use super::{Configured, ServeArgs};
 use crate::config::{ConfigFile, Layers, Ledger, Place, Snapshot};
@@ -40,6 +43,9 @@ pub(super) struct Drain(pub(super) Vec<DrainLimit>);
 
 /// The server's certificates, if it has any.
 pub(super) struct Certificates(pub(super) Tls);
+
+/// Who may do what.
+pub(super) struct Rules(pub(super) Arc<Access>);
 
 /// How fast the store is re-hashed.
 pub(super) struct Scrub(pub(super) LocalStore);
@@ -140,6 +146,18 @@ impl Replace for Certificates {
         };
         let tls = self.0.clone();
         Ok(Box::new(move || tls.apply(next)))
+    }
+}
+
+impl Replace for Rules {
+    fn takes(&self, (table, _): Place) -> bool {
+        table == "access"
+    }
+
+    fn prepare(&self, new: &Configured) -> Result<Apply, Failure> {
+        let prepared = self.0.prepare(&new.access)?;
+        let access = Arc::clone(&self.0);
+        Ok(Box::new(move || access.replace(prepared)))
     }
 }
 

@@ -51,9 +51,6 @@ const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
 const DOWNLOAD: &str = "/zako.v1.transport.Transport/Download";
 const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
 
-/// How long a connection may be without a call before a server that stops closes it.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// What all calls of a server share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -240,7 +237,11 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
     let mut connection =
         pin!(http2_settings(&shared).serve_connection(TokioIo::new(stream), service));
-    let mut leaving = pin!(leaving(&shared.stop, &first_call));
+    let mut leaving = pin!(leaving(
+        &shared.stop,
+        &first_call,
+        shared.options.first_call_timeout
+    ));
     let (mut watching, mut stopping) = (true, false);
     loop {
         tokio::select! {
@@ -269,8 +270,8 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
 /// Ends when a connection should be told to go elsewhere: when the server stops, but not before
 /// who has just come had its first call taken, or has waited with it for this long. It couldn't
 /// know that it came too late.
-async fn leaving(stop: &CancellationToken, first_call: &CancellationToken) {
-    let until = tokio::time::Instant::now() + PATIENCE;
+async fn leaving(stop: &CancellationToken, first_call: &CancellationToken, patience: Duration) {
+    let until = tokio::time::Instant::now() + patience;
     stop.cancelled().await;
     let _ = tokio::time::timeout_at(until, first_call.cancelled()).await;
 }
