@@ -1,6 +1,7 @@
 //! `zako serve`: a store behind a server.
 
 mod build_tools;
+mod limits;
 mod rdma;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zako_core::cas::Cas;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
 use zako_reapi::Cache;
@@ -25,6 +27,7 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use limits::CallerQuotas;
 use rdma::Offer;
 
 /// Serve a store
@@ -58,7 +61,7 @@ struct Configured {
     _admin: AdminConfig,
     _tls: TlsConfig,
     _access: AccessConfig,
-    _limits: LimitsConfig,
+    limits: LimitsConfig,
     _telemetry: TelemetryConfig,
 }
 
@@ -69,7 +72,7 @@ impl Configured {
             _admin: AdminConfig::resolve(args.admin, layers)?,
             _tls: TlsConfig::resolve(args.tls, layers)?,
             _access: AccessConfig::resolve(args.access, layers)?,
-            _limits: LimitsConfig::resolve(args.limits, layers)?,
+            limits: LimitsConfig::resolve(args.limits, layers)?,
             _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
     }
@@ -97,9 +100,20 @@ pub(crate) async fn run(
     let mut signals = Signals::new()?;
     raise_file_limit();
     let store = open_store(config).await?;
+    let quotas = CallerQuotas::open(&configured.limits, &config.data.value.0);
     let outcome = async {
-        let cache = build_tools::cache(config, &store).await?;
-        let outcome = serve(config, offer, &store, cache.as_ref(), &mut signals, output).await;
+        let staging = match &quotas {
+            Some(quotas) => quotas.store(&store),
+            None => Arc::new(store.clone()),
+        };
+        let cache = build_tools::cache(config, staging).await?;
+        let parts = Parts {
+            offer,
+            store: &store,
+            cache: cache.as_ref(),
+            quotas: quotas.as_ref(),
+        };
+        let outcome = serve(&configured, parts, &mut signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -107,21 +121,46 @@ pub(crate) async fn run(
         outcome.and(closed)
     };
     let outcome = outcome.await;
+    if let Some(quotas) = &quotas {
+        quotas.save();
+    }
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
 
-async fn serve(
-    config: &ServerConfig,
+/// What a server is made of.
+struct Parts<'a> {
     offer: Option<Offer>,
-    store: &LocalStore,
-    cache: Option<&Cache>,
+    store: &'a LocalStore,
+    cache: Option<&'a Cache>,
+    quotas: Option<&'a CallerQuotas>,
+}
+
+async fn serve(
+    configured: &Configured,
+    parts: Parts<'_>,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
+    let config = &configured.server;
+    let Parts {
+        offer,
+        store,
+        cache,
+        quotas,
+    } = parts;
     let listen = &config.listen.value;
-    let mut server = Server::new(Arc::new(store.clone()), server_options(config))
-        .with_maintenance(Arc::new(store.clone()));
+    let mut options = server_options(config);
+    limits::bound(&mut options, &configured.limits);
+    let cas: Arc<dyn Cas> = match quotas {
+        Some(quotas) => quotas.store(store),
+        None => Arc::new(store.clone()),
+    };
+    let mut server = Server::new(cas, options).with_maintenance(Arc::new(store.clone()));
+    if let Some(quotas) = quotas {
+        server = server.with_quota(quotas.quota());
+    }
+    let _keeping = quotas.and_then(CallerQuotas::keep);
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
     }
@@ -135,7 +174,7 @@ async fn serve(
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store).await?,
+        Some(cache) => build_tools::http(config, cache, store, &configured.limits, quotas).await?,
         None => None,
     };
     let ready = Ready {

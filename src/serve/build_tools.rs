@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zako_core::alias::{AliasOptions, AliasTable};
+use zako_core::cas::Staging;
 use zako_core::server::Face;
 use zako_core::store::LocalStore;
 use zako_reapi::grpc::RemoteExecutionFace;
 use zako_reapi::http::{HttpOptions, HttpServer};
 use zako_reapi::{ActionUpdates, Cache, CacheOptions};
 
-use crate::config::{ActionUpdatesChoice, HttpChoice, Origin, ServerConfig};
+use super::limits::{self, CallerQuotas};
+use crate::config::{ActionUpdatesChoice, HttpChoice, LimitsConfig, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
 use crate::local_store::durability;
 
@@ -23,7 +25,7 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 
 /// A task that ends with this.
 #[derive(Debug)]
-pub(super) struct AbortOnDrop(tokio::task::JoinHandle<()>);
+pub(super) struct AbortOnDrop(pub(super) tokio::task::JoinHandle<()>);
 
 /// The store as build tools see it, if they may use it.
 ///
@@ -32,7 +34,7 @@ pub(super) struct AbortOnDrop(tokio::task::JoinHandle<()>);
 /// not use.
 pub(super) async fn cache(
     config: &ServerConfig,
-    store: &LocalStore,
+    store: Arc<dyn Staging>,
 ) -> Result<Option<Cache>, Failure> {
     if !config.build_tools.value {
         if let HttpChoice::At(addr) = &config.http.value {
@@ -49,7 +51,6 @@ pub(super) async fn cache(
     let aliases = AliasTable::open(&folder, options).await;
     let aliases = aliases
         .map_err(|error| Failure::from(error).context(format!("opening {}", folder.display())))?;
-    let store = Arc::new(store.clone());
     Ok(Some(Cache::new(store, aliases, cache_options(config))))
 }
 
@@ -66,6 +67,8 @@ pub(super) async fn http(
     config: &ServerConfig,
     cache: &Cache,
     store: &LocalStore,
+    limits: &LimitsConfig,
+    quotas: Option<&CallerQuotas>,
 ) -> Result<Option<HttpServer>, Failure> {
     let Some(addr) = config.http.value.address(&config.listen.value) else {
         return Ok(None);
@@ -73,8 +76,15 @@ pub(super) async fn http(
     let mut options = HttpOptions::default();
     options.body_idle_timeout = config.upload_idle_timeout.value.0;
     options.drain_timeout = config.drain_timeout.value.0;
+    limits::bound_http(&mut options, limits);
     match HttpServer::bind(&addr, cache.clone(), options).await {
-        Ok(server) => Ok(Some(server.with_maintenance(Arc::new(store.clone())))),
+        Ok(server) => {
+            let server = server.with_maintenance(Arc::new(store.clone()));
+            Ok(Some(match quotas {
+                Some(quotas) => server.with_quota(quotas.quota()),
+                None => server,
+            }))
+        }
         Err(error) if config.http.origin == Origin::Default => {
             // Nobody's wish, and no reason to serve nobody.
             tracing::error!(

@@ -6,11 +6,17 @@
 //! authorizer everyone who can connect may do everything, but for the maintenance of the
 //! store, which the server's options say.
 
+mod accounted;
 mod identity;
+mod pace;
+mod quota;
 
 use std::fmt;
 
+pub use accounted::Accounted;
 pub use identity::{Identity, Rights, Role};
+pub use pace::Pace;
+pub use quota::{Account, Allowance, Caller, Direction, Exceeded, Limit, Quota};
 
 use crate::cas::Result;
 

@@ -22,6 +22,7 @@ use tonic::service::Routes;
 use tower_service::Service;
 use tracing::Instrument;
 
+use super::activity::{Activity, Busy};
 use super::answer::{AnswerBody, Inner};
 use super::batch;
 use super::body::RequestBody;
@@ -36,12 +37,21 @@ use super::sendfile::{Road, Slots, Socket};
 use super::status::to_status;
 use super::transport;
 use super::watch::Watch;
-use crate::access::{Authorizer, Credentials, Identity};
+use super::windows::{Window, Windows};
+use crate::access::{Allowance, Authorizer, Caller, Credentials, Direction, Identity, Pace, Quota};
 use crate::cas::{Cas, Maintain};
 use crate::negotiate::{Gate, Peer, PeerAddr};
 use crate::observe::{CallKind, Interface, Observer};
 use crate::transport::grpc::DecodeLimits;
 use crate::transport::stream::Stream;
+
+/// Calls that a peer may have reset before the server has looked at them; at one more its
+/// connection ends.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// Streams of a connection that the server resets since its peer broke the rules; at one
+/// more the connection ends.
+const MAX_ERROR_RESETS: usize = 256;
 
 const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
 const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
@@ -60,6 +70,10 @@ pub(super) struct Shared {
     pub(super) observer: Option<Arc<dyn Observer>>,
     /// Knows who callers are; without one everyone is alike.
     pub(super) authorizer: Option<Arc<dyn Authorizer>>,
+    /// Knows what callers may use; without one there are no bounds but the options'.
+    pub(super) quota: Option<Arc<dyn Quota>>,
+    /// What all connections may have sent that isn't read.
+    pub(super) windows: Windows,
     pub(super) began: Instant,
     /// For the blobs that go from file to socket.
     pub(super) slots: Arc<Slots>,
@@ -121,6 +135,19 @@ impl Shared {
         identity.map(Some).map_err(|error| to_status(&error))
     }
 
+    /// What the call may use, if that is limited.
+    fn allow(&self, peer: &Peer, identity: Option<&Identity>) -> Result<Option<Allowance>, Status> {
+        let Some(quota) = &self.quota else {
+            return Ok(None);
+        };
+        let address = match peer.addr() {
+            PeerAddr::Tcp { remote, .. } => Some(remote.ip()),
+            PeerAddr::Unix { .. } => None,
+        };
+        let allowance = Allowance::begin(&**quota, &Caller::new(identity, address));
+        allowance.map_err(|error| to_status(&error))
+    }
+
     /// What reports the call when it ends, if anyone listens.
     fn meter(
         &self,
@@ -157,18 +184,28 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     let peer = Peer::new(addr);
     let road = Arc::new(Road::new(Arc::clone(&shared.slots)));
     let stream = Socket::new(stream, Arc::clone(&road));
+    let activity = Activity::new();
     let service = {
         let (peer, shared) = (Arc::clone(&peer), Arc::clone(&shared));
+        let activity = activity.clone();
         service_fn(move |request| {
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
             let method = request.uri().path();
             let span = tracing::debug_span!("call", method, transport = "grpc");
-            answer(shared, routes.clone(), peer, Arc::clone(&road), request).instrument(span)
+            let on = On {
+                peer,
+                road: Arc::clone(&road),
+                busy: activity.begin(),
+            };
+            answer(shared, routes.clone(), on, request).instrument(span)
         })
     };
+    let window = shared.windows.take(shared.options.connection_window_bytes);
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
     let mut connection =
-        pin!(http2_settings(&shared).serve_connection(TokioIo::new(stream), service));
+        pin!(http2_settings(&shared, &window).serve_connection(TokioIo::new(stream), service));
+    let idle = shared.options.connection_idle_timeout;
+    let mut idle = pin!(activity.over(idle));
     let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
     let (mut watching, mut stopping) = (true, false);
     loop {
@@ -186,6 +223,16 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
                 }
                 watching = false;
             }
+            () = &mut idle => {
+                tracing::debug!(peer = ?peer.addr(), "a connection without a call is ended");
+                if stopping {
+                    // It had its time to end well.
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                stopping = true;
+                idle.set(activity.over(shared.options.handshake_timeout));
+            }
             () = shared.stop.cancelled(), if !stopping => {
                 connection.as_mut().graceful_shutdown();
                 stopping = true;
@@ -195,43 +242,58 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     }
 }
 
-fn http2_settings(shared: &Shared) -> http2::Builder<Calls> {
+fn http2_settings(shared: &Shared, window: &Window) -> http2::Builder<Calls> {
     let options = &shared.options;
     let mut builder = http2::Builder::new(shared.calls.clone());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(options.stream_window_bytes)
-        .initial_connection_window_size(options.connection_window_bytes)
-        .max_frame_size(options.max_frame_bytes)
+        .initial_connection_window_size(window.bytes())
+        .max_frame_size(window.frame_bytes(options.max_frame_bytes))
         .max_concurrent_streams(options.max_streams_per_connection)
         .max_header_list_size(options.max_header_bytes)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .keep_alive_interval(options.keepalive_interval)
         .keep_alive_timeout(options.keepalive_timeout)
         .auto_date_header(false);
     builder
 }
 
+/// The connection that a call is on.
+struct On {
+    peer: Arc<Peer>,
+    road: Arc<Road>,
+    busy: Busy,
+}
+
 async fn answer(
     shared: Arc<Shared>,
     mut routes: Routes,
-    peer: Arc<Peer>,
-    road: Arc<Road>,
+    on: On,
     mut request: Request<Incoming>,
 ) -> Result<Response<AnswerBody>, Infallible> {
+    let On { peer, road, busy } = on;
     let watch = Watch::current();
     let known = deadline::deadline(request.headers()).and_then(|deadline| {
         let identity = shared.identify(&peer, request.headers())?;
-        Ok((deadline, identity))
+        let allowance = shared.allow(&peer, identity.as_ref())?;
+        Ok((deadline, identity, allowance))
     });
-    let (deadline, identity) = match known {
+    let (deadline, identity, allowance) = match known {
         Ok(known) => known,
         Err(status) => {
             let refusal = status.into_http().map(Inner::Body);
-            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch, None)));
+            return Ok(
+                refusal.map(|body| AnswerBody::new(body, None, None, watch, None, None, busy))
+            );
         }
     };
     if let Some(identity) = &identity {
         request.extensions_mut().insert(identity.clone());
+    }
+    if let Some(allowance) = &allowance {
+        request.extensions_mut().insert(allowance.clone());
     }
     if let Some(watch) = &watch {
         watch.until(deadline);
@@ -259,29 +321,38 @@ async fn answer(
     };
     let meter = shared.meter(&uri, interface, kind, &peer, identity);
     request.extensions_mut().insert(peer);
-    let request = request.map(|body| Metered::new(body, meter.clone()));
+    let pace = |direction| Some(Pace::new(allowance.clone()?, direction));
+    let request = request.map(|body| Metered::new(body, meter.clone(), pace(Direction::In)));
     let idle = shared.options.upload_idle_timeout;
-    let answer = if service == transport::NAME {
-        // The bulk calls mind their deadlines themselves until they answer: an
-        // upload is parked.
-        Ok(transport::answer(Arc::clone(&shared), road, request.map(Body::new)).await)
-    } else if service == batch::NAME {
-        let answer = batch::answer(Arc::clone(&shared), request.map(Body::new));
-        in_time(deadline, answer.map(Ok)).await
-    } else if let Some(face) = face {
-        let call = Call::new(request, deadline, road, Arc::clone(&shared));
-        let answer = face.answer(call).map(|reply| Ok(reply.0));
-        in_time(deadline, answer).await
-    } else {
-        let answer = routes.call(request.map(|body| IdleBody::new(body, idle, rests)));
-        in_time(deadline, answer.map_ok(|answer| answer.map(Inner::Body))).await
+    let answer = async {
+        if service == transport::NAME {
+            // The bulk calls mind their deadlines themselves until they answer: an
+            // upload is parked.
+            Ok(transport::answer(Arc::clone(&shared), road, request.map(Body::new)).await)
+        } else if service == batch::NAME {
+            let answer = batch::answer(Arc::clone(&shared), request.map(Body::new));
+            in_time(deadline, answer.map(Ok)).await
+        } else if let Some(face) = face {
+            let call = Call::new(request, deadline, road, Arc::clone(&shared));
+            let answer = face.answer(call).map(|reply| Ok(reply.0));
+            in_time(deadline, answer).await
+        } else {
+            let answer = routes.call(request.map(|body| IdleBody::new(body, idle, rests)));
+            in_time(deadline, answer.map_ok(|answer| answer.map(Inner::Body))).await
+        }
+    };
+    let mut answer = pin!(answer);
+    let answer = match &allowance {
+        Some(allowance) => allowance.clone().scope(answer.as_mut()).await,
+        None => answer.await,
     };
     let stop = open_ended.then(|| shared.stop.clone().cancelled_owned());
     answer.map(|answer| {
         if let Some(meter) = &meter {
             meter.ended(answer.headers());
         }
-        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter))
+        let pace = pace(Direction::Out);
+        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter, pace, busy))
     })
 }
 

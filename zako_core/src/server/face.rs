@@ -29,6 +29,7 @@ use super::sendfile::Road;
 use super::status::bad_frame;
 use super::stream_body;
 use super::transport::{grpc_response, not_grpc, unary_response, uncompressed};
+use crate::access::Allowance;
 use crate::cas::Blob;
 use crate::negotiate::Peer;
 use crate::transport::grpc::frame::{self, PayloadField};
@@ -194,7 +195,7 @@ impl Answering {
         &self,
         upload: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Status> {
-        let task = self.shared.uploads.spawn(upload);
+        let task = self.shared.uploads.spawn(Allowance::inherited(upload));
         task.await
             .map_err(|_| Status::internal("the upload broke off"))
     }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::Caps;
 use super::listen::{ListenAddr, Listener};
 use super::stall::Stalling;
 use crate::cas::Result;
@@ -31,6 +32,9 @@ pub struct Port {
 pub struct PortOptions {
     /// Connections at once; further ones are closed at once (4,096).
     pub max_connections: usize,
+    /// Connections at once of one address, or of one network of 64 bits of IPv6; further
+    /// ones are closed at once (1,024).
+    pub max_connections_per_address: usize,
     /// How long a peer may take nothing of what is written to it (60 s).
     pub write_idle_timeout: Duration,
     /// How long connections may go on after the shutdown began (30 s).
@@ -55,6 +59,7 @@ impl Default for PortOptions {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            max_connections_per_address: 1024,
             write_idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
         }
@@ -106,8 +111,11 @@ impl Port {
                 let _ = cut.run_until_cancelled(served).await;
             }
         };
-        let most = options.max_connections;
-        listener.serve(most, &connections, shutdown, begin).await;
+        let caps = Caps {
+            all: options.max_connections,
+            per_address: options.max_connections_per_address,
+        };
+        listener.serve(caps, &connections, shutdown, begin).await;
         // Closes the socket: a peer that connects now is refused, not left waiting.
         drop(listener);
         stop.cancel();

@@ -24,6 +24,7 @@ use super::listen::{ListenAddr, Listener};
 use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
+use super::windows::Windows;
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::negotiate::Gate;
 
@@ -53,6 +54,7 @@ impl BoundServer {
             faces,
             observer,
             authorizer,
+            quota,
         } = server;
         Self {
             listener,
@@ -61,11 +63,13 @@ impl BoundServer {
                 maintain,
                 gate: Gate::new(options.gate_limits(), clock),
                 calls: Calls::new(options.download_idle_timeout),
+                windows: Windows::new(options.max_receive_bytes),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
                 faces,
                 observer,
                 authorizer,
+                quota,
                 began: Instant::now(),
                 connections: TaskTracker::new(),
                 slots: Arc::new(Slots::new()),
@@ -103,12 +107,12 @@ impl BoundServer {
         let _cut = shared.cut.clone().drop_guard();
         let _park = shared.park.clone().drop_guard();
 
-        let most = shared.options.max_connections;
+        let caps = shared.options.caps();
         let serve = |stream, addr| {
             let (shared, routes) = (Arc::clone(&shared), routes.clone());
             connection::serve(shared, routes, stream, addr)
         };
-        listener.serve(most, connections, shutdown, serve).await;
+        listener.serve(caps, connections, shutdown, serve).await;
         // Closes the socket: a peer that connects now is refused, not left waiting.
         drop(listener);
 

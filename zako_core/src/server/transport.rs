@@ -20,6 +20,7 @@ use super::download::DownloadBody;
 use super::sendfile::Road;
 use super::status::{bad_frame, to_status};
 use super::{deadline, gated, resource, upload};
+use crate::access::Allowance;
 use crate::negotiate::{Access, StreamPermit};
 use crate::transport::grpc::frame::{self, PayloadField};
 
@@ -78,9 +79,8 @@ async fn upload(shared: Arc<Shared>, head: Parts, body: Body) -> Result<Response
     let body = shared.request_body(body, deadline);
     // A task of its own: when the caller goes away this future is dropped, and
     // what came must still be parked.
-    let task = shared
-        .uploads
-        .spawn(upload::receive(Arc::clone(&shared), body, permit));
+    let receiving = upload::receive(Arc::clone(&shared), body, permit);
+    let task = shared.uploads.spawn(Allowance::inherited(receiving));
     let committed_size = task
         .await
         .map_err(|_| Status::internal("the upload broke off"))??;

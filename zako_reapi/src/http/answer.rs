@@ -1,7 +1,7 @@
 //! Answers and their bodies.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -9,6 +9,7 @@ use futures::stream::BoxStream;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use zako_core::access::Pace;
 use zako_core::cas::CasError;
 
 use super::blob_body::BlobBody;
@@ -20,6 +21,8 @@ pub(super) type Answer = Response<AnswerBody>;
 /// What an answer consists of.
 pub(super) struct AnswerBody {
     source: Source,
+    /// How fast it may go.
+    pace: Option<Pace>,
     /// The connection's next request is waited for when this body has ended.
     _busy: Option<Busy>,
 }
@@ -71,8 +74,11 @@ impl AnswerBody {
     }
 
     fn of(source: Source) -> Self {
-        let _busy = None;
-        Self { source, _busy }
+        Self {
+            source,
+            pace: None,
+            _busy: None,
+        }
     }
 
     pub(super) fn blob(body: BlobBody) -> Self {
@@ -93,14 +99,14 @@ impl AnswerBody {
         self.size_hint().exact()
     }
 
-    pub(super) fn holding(mut self, busy: Busy) -> Self {
-        self._busy = Some(busy);
+    pub(super) fn holding(mut self, pace: Option<Pace>, busy: Busy) -> Self {
+        (self.pace, self._busy) = (pace, Some(busy));
         self
     }
 }
 
 /// Names the length of the body, and takes it away from the answer to a HEAD.
-pub(super) fn finish(answer: Answer, head: bool, busy: Busy) -> Answer {
+pub(super) fn finish(answer: Answer, head: bool, pace: Option<Pace>, busy: Busy) -> Answer {
     let (mut parts, body) = answer.into_parts();
     if let Some(length) = body.length()
         && parts.status != StatusCode::NO_CONTENT
@@ -110,7 +116,7 @@ pub(super) fn finish(answer: Answer, head: bool, busy: Busy) -> Answer {
         parts.headers.insert(CONTENT_LENGTH, length.into());
     }
     let body = if head { body.emptied() } else { body };
-    Response::from_parts(parts, body.holding(busy))
+    Response::from_parts(parts, body.holding(pace, busy))
 }
 
 impl Body for AnswerBody {
@@ -121,6 +127,9 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CasError>>> {
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll_ready(cx));
+        }
         let polled = match &mut self.source {
             Source::Bytes(body) => {
                 let body = body.take().filter(|body| !body.is_empty());
@@ -131,8 +140,14 @@ impl Body for AnswerBody {
                 .poll_next_unpin(cx)
                 .map(|next| Some(next?.map(Frame::data))),
         };
-        if let Poll::Ready(Some(Err(error))) = &polled {
-            tracing::warn!(%error, "an answer breaks off");
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(pace), Some(data)) = (&mut self.pace, frame.data_ref()) {
+                    pace.moved(data.len());
+                }
+            }
+            Poll::Ready(Some(Err(error))) => tracing::warn!(%error, "an answer breaks off"),
+            _ => {}
         }
         polled
     }

@@ -12,6 +12,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
 
+use zako_core::access::Pace;
+
 use super::refusal::Refusal;
 
 /// A sender that brings less in the idle time is as good as silent.
@@ -31,6 +33,8 @@ pub(super) struct RequestBody {
     waited: Duration,
     /// The sender waits for a word before it sends.
     unasked: bool,
+    /// How fast it may come.
+    pub(super) pace: Option<Pace>,
 }
 
 impl RequestBody {
@@ -44,6 +48,7 @@ impl RequestBody {
             idle,
             came: 0,
             waited: Duration::ZERO,
+            pace: None,
         }
     }
 
@@ -58,6 +63,9 @@ impl RequestBody {
     /// The sender went away, broke the rules or is too slow.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         self.unasked = false;
+        if let Some(pace) = &mut self.pace {
+            pace.ready().await;
+        }
         loop {
             let frame = match self.body.frame().now_or_never() {
                 Some(frame) => frame,
@@ -77,6 +85,9 @@ impl RequestBody {
                 Refusal::bad("the body broke off or is malformed")
             })?;
             if let Ok(data) = frame.into_data() {
+                if let Some(pace) = &mut self.pace {
+                    pace.moved(data.len());
+                }
                 self.came += data.len();
                 if self.came >= PROGRESS {
                     (self.came, self.waited) = (0, Duration::ZERO);

@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
+use zako_core::negotiate::PeerAddr;
 use zako_core::server::{PortConnection, PortStream};
 
 use super::{Shared, route};
@@ -55,10 +56,14 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     };
     let options = &shared.options;
     let over = watch.over(options.header_timeout, options.keep_alive_timeout);
+    let address = match &peer {
+        PeerAddr::Tcp { remote, .. } => Some(remote.ip()),
+        PeerAddr::Unix { .. } => None,
+    };
     let service = service_fn(|request| {
         let busy = watch.busy();
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(route::answer(shared, request, busy).await) }
+        async move { Ok::<_, Infallible>(route::answer(shared, request, address, busy).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

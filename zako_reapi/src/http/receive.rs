@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use zako_core::Digest;
+use zako_core::access::Allowance;
 use zako_core::cas::{Result as CasResult, StagedSize, Stored};
 
 use super::Shared;
@@ -93,14 +94,14 @@ pub(super) async fn store(
     begin: impl Future<Output = CasResult<KeyedUpload>> + Send + 'static,
 ) -> (Result<(Digest, Stored), Refusal>, Option<Content>) {
     let most = shared.options.max_blob_bytes;
-    let storing = shared.uploads.spawn(async move {
+    let storing = shared.uploads.spawn(Allowance::inherited(async move {
         let mut content = content;
         let outcome = match begin.await {
             Ok(upload) => pump(upload, begun, &mut content, most).await,
             Err(error) => Err(error.into()),
         };
         (outcome, content)
-    });
+    }));
     match storing.await {
         Ok((outcome, content)) => (outcome, Some(content)),
         Err(_) => {

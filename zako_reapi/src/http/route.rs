@@ -1,10 +1,13 @@
 //! Which resource a request is for.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+
+use zako_core::access::{Allowance, Caller, Direction, Pace};
 
 use super::Shared;
 use super::answer::{self, Answer};
@@ -28,11 +31,29 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// Answers a request.
-pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, busy: Busy) -> Answer {
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    request: Request<Incoming>,
+    address: Option<IpAddr>,
+    busy: Busy,
+) -> Answer {
     let (head, body) = request.into_parts();
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
     let mut content = Some(Content::new(body));
-    let answer = match routed(&shared, &head, &mut content).await {
+    let allowance = allow(&shared, &head, address);
+    let (routed, pace) = match allowance {
+        Ok(None) => (routed(&shared, &head, &mut content).await, None),
+        Ok(Some(allowance)) => {
+            let pace = |direction| Some(Pace::new(allowance.clone(), direction));
+            if let Some(content) = &mut content {
+                content.body.pace = pace(Direction::In);
+            }
+            let routed = routed(&shared, &head, &mut content);
+            (allowance.clone().scope(routed).await, pace(Direction::Out))
+        }
+        Err(refusal) => (Err(refusal), None),
+    };
+    let answer = match routed {
         Ok(answer) => answer,
         Err(refusal) => {
             if let Some(content) = &mut content {
@@ -41,7 +62,20 @@ pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>, busy
             refusal.answer()
         }
     };
-    answer::finish(answer, head.method == Method::HEAD, busy)
+    answer::finish(answer, head.method == Method::HEAD, pace, busy)
+}
+
+/// What the request may use, if that is limited.
+fn allow(
+    shared: &Shared,
+    head: &Parts,
+    address: Option<IpAddr>,
+) -> Result<Option<Allowance>, Refusal> {
+    let Some(quota) = &shared.quota else {
+        return Ok(None);
+    };
+    let caller = Caller::new(head.extensions.get(), address);
+    Ok(Allowance::begin(&**quota, &caller)?)
 }
 
 async fn routed(

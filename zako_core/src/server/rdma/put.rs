@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use zako_rdma::session::{self, Code, Pull, PutRequest, TransferError};
 
+use crate::access::Pace;
 use crate::cas::{CasError, ErrorKind};
 use crate::server::connection::Shared;
 use crate::server::status::to_status;
@@ -20,10 +21,11 @@ struct Pulled {
     /// How long nothing may come.
     idle: Duration,
     park: CancellationToken,
+    pace: Option<Pace>,
 }
 
 /// Takes one upload.
-pub(super) async fn take(shared: Arc<Shared>, request: PutRequest) {
+pub(super) async fn take(shared: Arc<Shared>, request: PutRequest, pace: Option<Pace>) {
     let (digest, start) = (*request.digest(), request.offset());
     let cas = &*shared.cas;
     if let Err(status) = upload::check(cas, &digest, start).await {
@@ -34,6 +36,7 @@ pub(super) async fn take(shared: Arc<Shared>, request: PutRequest) {
         pull: request.accept(),
         idle: shared.options.upload_idle_timeout,
         park: shared.park.clone(),
+        pace,
     };
     let stored = match source.chunk().await {
         Ok(first) => {
@@ -62,16 +65,27 @@ impl Source for Pulled {
     async fn chunk(&mut self) -> Result<Option<Bytes>, End> {
         let unavailable =
             |text: String| End::Park(to_status(&CasError::new(ErrorKind::Unavailable, text)));
+        let pull = async {
+            if let Some(pace) = &mut self.pace {
+                pace.ready().await;
+            }
+            timeout(self.idle, self.pull.next()).await
+        };
         let next = tokio::select! {
             biased;
             () = self.park.cancelled() => {
                 return Err(unavailable("the server is stopping".to_owned()));
             }
-            next = timeout(self.idle, self.pull.next()) => next,
+            next = pull => next,
         };
         match next {
             Ok(None) => Ok(None),
-            Ok(Some(Ok(bytes))) => Ok(Some(bytes)),
+            Ok(Some(Ok(bytes))) => {
+                if let Some(pace) = &mut self.pace {
+                    pace.moved(bytes.len());
+                }
+                Ok(Some(bytes))
+            }
             // The client wants nothing of it to be kept.
             Ok(Some(Err(TransferError::Peer(status)))) if status.code == Code::InvalidArgument => {
                 Err(End::Discard(Status::invalid_argument(status.message)))

@@ -14,6 +14,7 @@ use zako_rdma::session::{self, Control, Request as Asked, Server, SessionError};
 use super::call::{self, Admitted};
 use super::rights::Rights;
 use super::{RdmaRoad, get, put};
+use crate::access::{Allowance, Direction, Pace};
 use crate::cas::{CasError, ErrorKind};
 use crate::negotiate::Access;
 use crate::server::connection::Shared;
@@ -21,6 +22,13 @@ use crate::server::status::to_status;
 
 /// Messages between a session and its call.
 const QUEUE: usize = 32;
+
+/// What a session may do.
+struct Terms {
+    rights: Rights,
+    /// What it may use, if that is limited.
+    allowance: Option<Allowance>,
+}
 
 pub(in super::super) struct RdmaService(Arc<Shared>);
 
@@ -38,11 +46,17 @@ impl Rdma for RdmaService {
         &self,
         request: Request<Streaming<ClientMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let Admitted { peer, road, rights } = Admitted::of(&self.0, &request)?;
+        let admitted = Admitted::of(&self.0, &request)?;
+        let peer = admitted.peer;
+        let terms = Terms {
+            rights: admitted.rights,
+            allowance: admitted.allowance,
+        };
+        let road = admitted.road;
         tracing::debug!(peer = ?peer.addr(), "an RDMA session begins");
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let control = Control::new(outgoing, request.into_inner());
-        let session = run(Arc::clone(&self.0), road, control, rights);
+        let session = run(Arc::clone(&self.0), road, control, terms);
         Ok(Response::new(call::answers(&self.0, answers, session)))
     }
 }
@@ -52,7 +66,7 @@ async fn run(
     shared: Arc<Shared>,
     road: Arc<RdmaRoad>,
     control: Control<Server>,
-    rights: Rights,
+    terms: Terms,
 ) -> SessionError {
     let options = &road.options;
     let fabric = Arc::clone(&options.fabric);
@@ -70,7 +84,7 @@ async fn run(
                     ErrorKind::Unavailable,
                     "the server is stopping",
                 )),
-                Some(asked) => begin(&shared, &rights, &transfers, asked),
+                Some(asked) => begin(&shared, &terms, &transfers, asked),
                 None => break,
             },
             () = shared.stop.cancelled(), if !stopping => {
@@ -85,27 +99,36 @@ async fn run(
     session.freed().await
 }
 
-fn begin(shared: &Arc<Shared>, rights: &Rights, transfers: &TaskTracker, asked: Asked) {
+fn begin(shared: &Arc<Shared>, terms: &Terms, transfers: &TaskTracker, asked: Asked) {
     let access = match &asked {
         Asked::Get(_) => Access::Read,
         Asked::Put(_) => Access::Write,
     };
-    if let Err(error) = rights.check(access) {
+    if let Err(error) = terms.rights.check(access) {
         return refuse(asked, error);
     }
+    let allowance = &terms.allowance;
+    if let Some(allowance) = allowance
+        && let Err(error) = allowance.account().request()
+    {
+        return refuse(asked, &error);
+    }
+    let pace = |direction| Some(Pace::new(allowance.clone()?, direction));
     let shared = Arc::clone(shared);
     match asked {
         Asked::Get(request) => {
             let digest = request.digest();
             let span = tracing::debug_span!("download", %digest, transport = "rdma");
-            transfers.spawn(get::serve(shared, request).instrument(span));
+            let pace = pace(Direction::Out);
+            transfers.spawn(get::serve(shared, request, pace).instrument(span));
         }
         Asked::Put(request) => {
             // Outlives the session when the peer is gone: what came must be parked.
             let uploads = shared.uploads.clone();
             let digest = request.digest();
             let span = tracing::debug_span!("upload", %digest, transport = "rdma");
-            let taking = put::take(shared, request).instrument(span);
+            let taking = put::take(shared, request, pace(Direction::In)).instrument(span);
+            let taking = Allowance::carried(allowance.clone(), taking);
             transfers.spawn(uploads.track_future(taking));
         }
     }
