@@ -51,7 +51,7 @@ impl Keeper {
             data: Some(data),
             ..ServerKeys::default()
         };
-        let store = open_store(&ServerConfig::resolve(keys, layers)?).await?;
+        let store = open_store(&ServerConfig::resolve(keys, layers)?, None).await?;
         Ok(Self {
             maintain: Arc::new(store.clone()),
             opened: Some(store),

@@ -1,6 +1,9 @@
 //! Opening the configured store in this process.
 
+use std::sync::Arc;
+
 use zako_core::cas::CasError;
+use zako_core::observe::Observer;
 use zako_core::store::{Durability, LocalStore, StoreOptions, VerifyOnRead};
 
 use crate::config::{DurabilityChoice, ServerConfig, VerifyChoice};
@@ -9,11 +12,14 @@ use crate::failure::{Exit, Failure};
 use crate::quantity::{MaxSize, Rate};
 
 /// Opens the store of a configuration, creating it if there is none. Its index is
-/// rebuilt in the background; calls wait for that.
+/// rebuilt in the background; calls wait for that. `observer` is told what happens in it.
 ///
 /// # Errors
 /// The folder can't be used, is locked, or has an unknown format.
-pub(crate) async fn open_store(config: &ServerConfig) -> Result<LocalStore, Failure> {
+pub(crate) async fn open_store(
+    config: &ServerConfig,
+    observer: Option<Arc<dyn Observer>>,
+) -> Result<LocalStore, Failure> {
     let data = &config.data.value.0;
     std::fs::create_dir_all(data).map_err(|error| {
         Failure::new(
@@ -22,7 +28,8 @@ pub(crate) async fn open_store(config: &ServerConfig) -> Result<LocalStore, Fail
         )
         .advise("Name a folder that this user may create with --data DIR.")
     })?;
-    let options = store_options(config)?;
+    let mut options = store_options(config)?;
+    options.observer = observer;
     LocalStore::open_in_background(data, options)
         .await
         .map_err(opening)

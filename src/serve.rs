@@ -2,6 +2,7 @@
 
 mod build_tools;
 mod limits;
+mod metrics;
 mod rdma;
 
 use std::fmt;
@@ -14,10 +15,11 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use zako_core::cas::Cas;
+use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
 use zako_reapi::Cache;
+use zako_telemetry::Metrics;
 
 use crate::config::{
     AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, LimitsConfig, LimitsKeys,
@@ -99,21 +101,21 @@ pub(crate) async fn run(
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let store = open_store(config).await?;
+    let metrics = metrics::metrics()?;
+    let observer = metrics::observer(&metrics);
+    let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let quotas = CallerQuotas::open(&configured.limits, &config.data.value.0);
     let outcome = async {
-        let staging = match &quotas {
-            Some(quotas) => quotas.store(&store),
-            None => Arc::new(store.clone()),
-        };
+        let staging = limits::staging(quotas.as_ref(), &store);
         let cache = build_tools::cache(config, staging).await?;
         let parts = Parts {
-            offer,
             store: &store,
             cache: cache.as_ref(),
             quotas: quotas.as_ref(),
+            metrics: &metrics,
+            observer,
         };
-        let outcome = serve(&configured, parts, &mut signals, output).await;
+        let outcome = serve(&configured, offer, parts, &mut signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -124,39 +126,43 @@ pub(crate) async fn run(
     if let Some(quotas) = &quotas {
         quotas.save();
     }
+    metrics.end();
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
 
 /// What a server is made of.
 struct Parts<'a> {
-    offer: Option<Offer>,
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
+    /// What callers may use, if that is limited.
     quotas: Option<&'a CallerQuotas>,
+    metrics: &'a Metrics,
+    /// Is told of all that happens.
+    observer: Arc<dyn Observer>,
 }
 
 async fn serve(
     configured: &Configured,
+    offer: Option<Offer>,
     parts: Parts<'_>,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let config = &configured.server;
     let Parts {
-        offer,
         store,
         cache,
         quotas,
+        metrics,
+        observer,
     } = parts;
     let listen = &config.listen.value;
     let mut options = server_options(config);
     limits::bound(&mut options, &configured.limits);
-    let cas: Arc<dyn Cas> = match quotas {
-        Some(quotas) => quotas.store(store),
-        None => Arc::new(store.clone()),
-    };
-    let mut server = Server::new(cas, options).with_maintenance(Arc::new(store.clone()));
+    let mut server = Server::new(limits::staging(quotas, store), options)
+        .with_maintenance(Arc::new(store.clone()))
+        .with_observer(Arc::clone(&observer));
     if let Some(quotas) = quotas {
         server = server.with_quota(quotas.quota());
     }
@@ -173,10 +179,13 @@ async fn serve(
             .context(format!("listening on {listen}"))
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
+    metrics::watch(metrics, server.figures(), store);
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store, &configured.limits, quotas).await?,
+        Some(cache) => build_tools::http(config, cache, store, &configured.limits).await?,
         None => None,
     };
+    let http = http.map(|http| http.with_observer(observer));
+    let http = http.map(|http| limits::http(quotas, http));
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),

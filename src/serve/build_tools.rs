@@ -12,7 +12,7 @@ use zako_reapi::grpc::RemoteExecutionFace;
 use zako_reapi::http::{HttpOptions, HttpServer};
 use zako_reapi::{ActionUpdates, Cache, CacheOptions};
 
-use super::limits::{self, CallerQuotas};
+use super::limits;
 use crate::config::{ActionUpdatesChoice, HttpChoice, LimitsConfig, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
 use crate::local_store::durability;
@@ -68,7 +68,6 @@ pub(super) async fn http(
     cache: &Cache,
     store: &LocalStore,
     limits: &LimitsConfig,
-    quotas: Option<&CallerQuotas>,
 ) -> Result<Option<HttpServer>, Failure> {
     let Some(addr) = config.http.value.address(&config.listen.value) else {
         return Ok(None);
@@ -78,13 +77,7 @@ pub(super) async fn http(
     options.drain_timeout = config.drain_timeout.value.0;
     limits::bound_http(&mut options, limits);
     match HttpServer::bind(&addr, cache.clone(), options).await {
-        Ok(server) => {
-            let server = server.with_maintenance(Arc::new(store.clone()));
-            Ok(Some(match quotas {
-                Some(quotas) => server.with_quota(quotas.quota()),
-                None => server,
-            }))
-        }
+        Ok(server) => Ok(Some(server.with_maintenance(Arc::new(store.clone())))),
         Err(error) if config.http.origin == Origin::Default => {
             // Nobody's wish, and no reason to serve nobody.
             tracing::error!(

@@ -10,7 +10,7 @@ use zako_core::access::Accounted;
 use zako_core::cas::Staging;
 use zako_core::server::ServerOptions;
 use zako_core::store::LocalStore;
-use zako_reapi::http::HttpOptions;
+use zako_reapi::http::{HttpOptions, HttpServer};
 
 use super::build_tools::AbortOnDrop;
 use crate::config::LimitsConfig;
@@ -67,14 +67,6 @@ impl CallerQuotas {
         self.quotas.replace(table);
     }
 
-    /// The store with what it stores booked.
-    pub(super) fn store(&self, store: &LocalStore) -> Arc<dyn Staging> {
-        match self.record {
-            Some(_) => Arc::new(Accounted::new(store.clone())),
-            None => Arc::new(store.clone()),
-        }
-    }
-
     /// Writes the record from time to time, until what this gives is dropped.
     pub(super) fn keep(&self) -> Option<AbortOnDrop> {
         self.record.as_ref()?;
@@ -97,6 +89,24 @@ impl CallerQuotas {
             let path = path.display();
             tracing::error!("what was stored by whom can't be kept: {path}: {error}");
         }
+    }
+}
+
+/// The store; what it stores is booked if anyone is limited in that.
+pub(super) fn staging(quotas: Option<&CallerQuotas>, store: &LocalStore) -> Arc<dyn Staging> {
+    match quotas {
+        Some(CallerQuotas {
+            record: Some(_), ..
+        }) => Arc::new(Accounted::new(store.clone())),
+        _ => Arc::new(store.clone()),
+    }
+}
+
+/// The HTTP cache under these quotas.
+pub(super) fn http(quotas: Option<&CallerQuotas>, http: HttpServer) -> HttpServer {
+    match quotas {
+        Some(quotas) => http.with_quota(quotas.quota()),
+        None => http,
     }
 }
 
