@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
-use crate::{completions, demo, doctor, gc, get, has, hash, put, rdma, rm, serve, stat, verify};
+use crate::{
+    access, completions, config, demo, doctor, gc, get, has, hash, put, rdma, rm, serve, stat,
+    verify,
+};
 
 /// A content-addressed store: put files in, get them back by their digest
 ///
@@ -55,6 +58,8 @@ pub(crate) enum Verb {
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
     Rdma(rdma::RdmaArgs),
+    Access(access::AccessArgs),
+    Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),

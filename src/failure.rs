@@ -127,6 +127,11 @@ impl Failure {
         &self.message
     }
 
+    /// What to do next.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.advice.as_deref()
+    }
+
     /// One line of JSON.
     pub(crate) fn to_json(&self) -> String {
         let record = ErrorRecord {
@@ -213,11 +218,15 @@ fn judge(kind: ErrorKind) -> (Exit, Option<&'static str>) {
         ),
         ErrorKind::Unauthenticated => (
             Exit::Denied,
-            Some("Try again: the token was used up or expired."),
+            Some(
+                "Show who you are with --token-file or ZAKO_TOKEN. If you do, ask the server's operator whether it is known there.",
+            ),
         ),
         ErrorKind::PermissionDenied => (
             Exit::Denied,
-            Some("The server allows this to others only: see `maintenance` in its configuration."),
+            Some(
+                "The server allows this to others only: see [access] and `maintenance` in its configuration.",
+            ),
         ),
         ErrorKind::Unsupported => (Exit::Unsupported, None),
         ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Closed => (

@@ -1,5 +1,6 @@
 //! The `zako` command.
 
+mod access;
 mod allocator;
 mod args;
 mod completions;
@@ -18,6 +19,7 @@ mod hash;
 mod interrupt;
 mod keeper;
 mod local_store;
+mod log;
 mod output;
 mod progress;
 mod put;
@@ -28,6 +30,7 @@ mod roads;
 mod serve;
 mod spool;
 mod stat;
+mod tracer;
 mod verify;
 mod walk;
 
@@ -35,12 +38,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::error::ErrorKind;
+use tracing_subscriber::Layer;
+use zako_admin::RecentEvents;
 
-use args::{Cli, GlobalArgs, Verb};
-use config::{ConfigFile, Layers};
+use args::{Cli, Verb};
+use config::{ConfigFile, Layers, TelemetryConfig, TelemetryKeys};
 use failure::{Exit, Failure};
 use interrupt::until_interrupted;
 use output::Output;
+use tracer::Tracer;
 
 fn main() -> ExitCode {
     allocator::keep_buffers();
@@ -72,24 +78,50 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Verb::Put(_) | Verb::Get(_) => "warn",
         _ => "error",
     };
-    start_log(&cli.global, default_log)?;
+    if let Verb::Config(args) = &cli.verb {
+        // It tells itself what is wrong in the file.
+        log::start(&cli.global, None, default_log, Vec::new(), None)?;
+        return config::run(args, cli.global.config.as_deref(), output);
+    }
     let file = ConfigFile::load(cli.global.config.as_deref())?;
     let layers = Layers::new(&file);
+    let (telemetry, is_server) = match &cli.verb {
+        Verb::Serve(args) => (args.telemetry().clone(), true),
+        _ => (TelemetryKeys::default(), false),
+    };
+    let telemetry = TelemetryConfig::resolve(telemetry, &layers)?;
+    // Its drop sends the last spans, when the verb has ended.
+    let tracer = Tracer::new(&telemetry, is_server);
+    let events = RecentEvents::default();
+    let kept = matches!(cli.verb, Verb::Serve(_)).then(|| events.layer().boxed());
+    let beside = tracer.layer().into_iter().chain(kept).collect();
+    let log = telemetry.log.as_deref();
+    let _filter = log::start(&cli.global, log, default_log, beside, tracer.gate())?;
+    tracer.install();
     match cli.verb {
-        Verb::Completions(_) => Ok(()),
+        Verb::Completions(_) | Verb::Config(_) => Ok(()),
+        Verb::Access(args) => access::run(&args, output),
         Verb::Hash(args) => hash::run(&args, output),
-        Verb::Serve(args) => block_on(serve::run(args, &layers, output)),
-        Verb::Put(args) => block_on(until_interrupted(put::run(args, &layers, output))),
-        Verb::Get(args) => block_on(until_interrupted(get::run(args, &layers, output))),
-        Verb::Has(args) => block_on(until_interrupted(has::run(args, &layers, output))),
-        Verb::Stat(args) => block_on(until_interrupted(stat::run(args, &layers, output))),
-        Verb::Rm(args) => block_on(until_interrupted(rm::run(args, &layers, output))),
-        Verb::Verify(args) => block_on(until_interrupted(verify::run(args, &layers, output))),
-        Verb::Gc(args) => block_on(until_interrupted(gc::run(args, &layers, output))),
-        Verb::Rdma(args) => block_on(until_interrupted(rdma::run(args, &layers, output))),
-        Verb::Demo(args) => block_on(until_interrupted(demo::run(args, output))),
-        Verb::Doctor(args) => block_on(until_interrupted(doctor::run(args, &layers, output))),
+        Verb::Serve(args) => block_on(serve::run(args, &layers, events, output)),
+        Verb::Put(args) => block_on(traced("zako put", put::run(args, &layers, output))),
+        Verb::Get(args) => block_on(traced("zako get", get::run(args, &layers, output))),
+        Verb::Has(args) => block_on(traced("zako has", has::run(args, &layers, output))),
+        Verb::Stat(args) => block_on(traced("zako stat", stat::run(args, &layers, output))),
+        Verb::Rm(args) => block_on(traced("zako rm", rm::run(args, &layers, output))),
+        Verb::Verify(args) => block_on(traced("zako verify", verify::run(args, &layers, output))),
+        Verb::Gc(args) => block_on(traced("zako gc", gc::run(args, &layers, output))),
+        Verb::Rdma(args) => block_on(traced("zako rdma", rdma::run(args, &layers, output))),
+        Verb::Demo(args) => block_on(traced("zako demo", demo::run(args, output))),
+        Verb::Doctor(args) => block_on(traced("zako doctor", doctor::run(args, &layers, output))),
     }
+}
+
+/// A verb of a client: interrupted cleanly, and the first span of its trace.
+async fn traced(
+    name: &'static str,
+    verb: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    Tracer::command(name, until_interrupted(verb)).await
 }
 
 /// Help and version go to stdout, all else to stderr with the code for usage.
@@ -120,24 +152,4 @@ fn block_on(verb: impl Future<Output = Result<(), Failure>>) -> Result<(), Failu
     // A read of stdin that nobody waits for any more must not hold the exit up.
     runtime.shutdown_background();
     outcome
-}
-
-fn start_log(global: &GlobalArgs, default: &str) -> Result<(), Failure> {
-    let variable = std::env::var("ZAKO_LOG")
-        .ok()
-        .filter(|text| !text.is_empty());
-    let (origin, text) = match (&global.log, &variable) {
-        (Some(flag), _) => ("--log", flag.as_str()),
-        (None, Some(variable)) => ("the variable ZAKO_LOG", variable.as_str()),
-        (None, None) => ("the default", default),
-    };
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(text)
-        .map_err(|error| Failure::usage(format!("{origin}: {text:?} is no log filter: {error}")))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
-    Ok(())
 }

@@ -1,9 +1,13 @@
 //! `zako serve`: a store behind a server.
 
+mod access;
+mod admin;
 mod build_tools;
+mod contradictions;
 mod limits;
 mod metrics;
 mod rdma;
+mod tls;
 
 use std::fmt;
 use std::io;
@@ -15,6 +19,7 @@ use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use zako_admin::{RecentEvents, State};
 use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
@@ -29,15 +34,20 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use access::Access;
+use admin::Admin;
+pub(crate) use contradictions::contradictions;
 use limits::CallerQuotas;
 use rdma::Offer;
+use tls::Tls;
 
 /// Serve a store
 ///
 /// When it is ready, the first line on stdout is `zako: ready grpc=ADDR:PORT`
 /// (with --json an object: {"event":"ready","grpc":"ADDR:PORT"}), with
-/// ` http=ADDR:PORT` behind it if there is an HTTP cache, and
-/// ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered. SIGTERM or
+/// ` http=ADDR:PORT` behind it if there is an HTTP cache, ` admin=ADDR:PORT` if
+/// there is an admin port, and ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered.
+/// The admin port answers before that, while the store is opened. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
 /// parked for resumption; a second signal ends it at once.
 #[derive(Args, Debug)]
@@ -56,26 +66,33 @@ pub(crate) struct ServeArgs {
     telemetry: TelemetryKeys,
 }
 
+impl ServeArgs {
+    /// The flags of traces and metrics, which are set up before the verb runs.
+    pub(crate) fn telemetry(&self) -> &TelemetryKeys {
+        &self.telemetry
+    }
+}
+
 /// What a server is run with.
 #[derive(Debug)]
 struct Configured {
     server: ServerConfig,
-    _admin: AdminConfig,
-    _tls: TlsConfig,
-    _access: AccessConfig,
+    admin: AdminConfig,
+    tls: TlsConfig,
+    access: AccessConfig,
     limits: LimitsConfig,
-    _telemetry: TelemetryConfig,
+    telemetry: TelemetryConfig,
 }
 
 impl Configured {
     fn resolve(args: ServeArgs, layers: &Layers<'_>) -> Result<Self, Failure> {
         Ok(Self {
             server: ServerConfig::resolve(args.server, layers)?,
-            _admin: AdminConfig::resolve(args.admin, layers)?,
-            _tls: TlsConfig::resolve(args.tls, layers)?,
-            _access: AccessConfig::resolve(args.access, layers)?,
+            admin: AdminConfig::resolve(args.admin, layers)?,
+            tls: TlsConfig::resolve(args.tls, layers)?,
+            access: AccessConfig::resolve(args.access, layers)?,
             limits: LimitsConfig::resolve(args.limits, layers)?,
-            _telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
+            telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
     }
 }
@@ -87,35 +104,75 @@ struct Ready {
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    admin: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     rdma: Option<String>,
 }
 
 pub(crate) async fn run(
     args: ServeArgs,
     layers: &Layers<'_>,
+    events: RecentEvents,
     output: &mut Output,
 ) -> Result<(), Failure> {
     let configured = Configured::resolve(args, layers)?;
     let config = &configured.server;
+    tls::allowed(&configured.tls, config, &configured.admin)?;
+    let tls = Tls::open(&configured.tls)?;
     let offer = rdma::offer(config)?;
+    let access = Access::of(&configured.access)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
-    let metrics = metrics::metrics()?;
-    let observer = metrics::observer(&metrics);
+    let listen = &config.listen.value;
+    let admin = Admin::start(&configured.admin, listen, tls.as_ref(), events).await?;
+    if let Some(authorizer) = access.authorizer() {
+        admin.ask(authorizer);
+    }
+    let guards = Guards {
+        tls: tls.as_ref(),
+        access: &access,
+    };
+    let outcome = with_store(&configured, offer, guards, &admin, &mut signals, output).await;
+    // The last: until here somebody may ask why the server isn't ready.
+    admin.stop().await;
+    outcome
+}
+
+/// What stands between callers and a server.
+#[derive(Clone, Copy)]
+struct Guards<'a> {
+    tls: Option<&'a Tls>,
+    access: &'a Access,
+}
+
+/// Opens the store, serves it, and closes it.
+async fn with_store(
+    configured: &Configured,
+    offer: Option<Offer>,
+    guards: Guards<'_>,
+    admin: &Admin,
+    signals: &mut Signals,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let config = &configured.server;
+    let metrics = metrics::metrics(&configured.telemetry)?;
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let quotas = CallerQuotas::open(&configured.limits, &config.data.value.0);
     let outcome = async {
-        let staging = limits::staging(quotas.as_ref(), &store);
-        let cache = build_tools::cache(config, staging).await?;
+        let cache = build_tools::cache(config, limits::staging(quotas.as_ref(), &store)).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
+            guards,
             quotas: quotas.as_ref(),
+            admin,
             metrics: &metrics,
             observer,
         };
-        let outcome = serve(&configured, offer, parts, &mut signals, output).await;
+        let outcome = serve(configured, offer, parts, signals, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -126,7 +183,9 @@ pub(crate) async fn run(
     if let Some(quotas) = &quotas {
         quotas.save();
     }
-    metrics.end();
+    admin.readiness.reached(State::Draining);
+    admin.forget();
+    metrics.end().await;
     let closed = store.close().await.map_err(Failure::from);
     outcome.and(closed)
 }
@@ -135,8 +194,10 @@ pub(crate) async fn run(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
+    guards: Guards<'a>,
     /// What callers may use, if that is limited.
     quotas: Option<&'a CallerQuotas>,
+    admin: &'a Admin,
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
@@ -153,10 +214,13 @@ async fn serve(
     let Parts {
         store,
         cache,
+        guards,
         quotas,
+        admin,
         metrics,
         observer,
     } = parts;
+    let Guards { tls, access } = guards;
     let listen = &config.listen.value;
     let mut options = server_options(config);
     limits::bound(&mut options, &configured.limits);
@@ -170,10 +234,18 @@ async fn serve(
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
     }
+    if let Some(authorizer) = access.authorizer() {
+        server = server.with_authorizer(authorizer);
+    }
     let rdma = offer.as_ref().map(|offer| offer.place.to_string());
     if let Some(offer) = offer {
         server = server.with_rdma(offer.options);
     }
+    let acceptor = tls.map(Tls::acceptor);
+    if let Some(acceptor) = &acceptor {
+        server = server.with_tls(acceptor.clone());
+    }
+    let _watching = tls.map(Tls::watch);
     let server = server.bind(listen).await.map_err(|error| {
         Failure::from(error)
             .context(format!("listening on {listen}"))
@@ -181,17 +253,25 @@ async fn serve(
     })?;
     metrics::watch(metrics, server.figures(), store);
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store, &configured.limits).await?,
+        Some(cache) => {
+            build_tools::http(config, cache, store, &configured.limits, acceptor).await?
+        }
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));
     let http = http.map(|http| limits::http(quotas, http));
+    let http = http.map(|http| match access.authorizer() {
+        Some(authorizer) => http.with_authorizer(authorizer),
+        None => http,
+    });
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
         http: http.as_ref().map(|http| http.local_addr().to_string()),
+        admin: admin.addr().map(ToString::to_string),
         rdma,
     };
+    admin.show(config, &ready, store, server.figures());
     tracing::info!(data = %config.data.value, grpc = %ready.grpc, "serving");
     match output.record(&ready).and_then(|()| output.flush()) {
         // A server needs nobody who reads its output.
@@ -213,7 +293,10 @@ async fn serve(
     // A store whose index can't be rebuilt serves nobody.
     let broken = async {
         match store.opened().await {
-            Ok(()) => std::future::pending().await,
+            Ok(()) => {
+                admin.readiness.reached(State::Ready);
+                std::future::pending().await
+            }
             Err(error) => opening(error),
         }
     };
@@ -222,6 +305,7 @@ async fn serve(
         failure = broken => return Err(failure),
         name = signals.next() => tracing::info!("{name}: finishing what is in flight"),
     }
+    admin.readiness.reached(State::Draining);
     drop(stop);
     tokio::select! {
         outcome = serving => Ok(outcome?),
@@ -291,6 +375,9 @@ impl fmt::Display for Ready {
         write!(f, "zako: ready grpc={}", self.grpc)?;
         if let Some(http) = &self.http {
             write!(f, " http={http}")?;
+        }
+        if let Some(admin) = &self.admin {
+            write!(f, " admin={admin}")?;
         }
         match &self.rdma {
             Some(rdma) => write!(f, " rdma={rdma}"),

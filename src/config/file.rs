@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::{AccessKeys, AdminKeys, ClientKeys, LimitsKeys, ServerKeys, TelemetryKeys, TlsKeys};
+use super::fault::Fault;
+use super::{
+    AccessKeys, AdminKeys, ClientKeys, LimitsKeys, ServerKeys, TelemetryKeys, TlsKeys, check,
+};
 use crate::failure::Failure;
 
 /// What `zako.toml` says; empty if there is none.
@@ -17,7 +20,7 @@ pub(crate) struct ConfigFile {
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Keys {
+pub(super) struct Keys {
     server: ServerKeys,
     client: ClientKeys,
     admin: AdminKeys,
@@ -37,15 +40,27 @@ impl ConfigFile {
     /// A file that was named isn't there; the file can't be read, is no TOML, or
     /// has an unknown key or a bad value.
     pub(crate) fn load(flag: Option<&Path>) -> Result<Self, Failure> {
+        match Self::read(flag)? {
+            Some((path, text)) => Self::parse(&path, &text),
+            None => Ok(Self::default()),
+        }
+    }
+
+    /// The file that [`load`](Self::load) would take, if there is one, and its text.
+    ///
+    /// # Errors
+    /// A file that was named isn't there, or the file can't be read.
+    pub(super) fn read(flag: Option<&Path>) -> Result<Option<(PathBuf, String)>, Failure> {
         let variable = std::env::var_os("ZAKO_CONFIG").filter(|path| !path.is_empty());
         if let Some(path) = flag.map(Path::to_owned).or(variable.map(PathBuf::from)) {
-            let text = std::fs::read_to_string(&path)
-                .map_err(|error| Failure::io("reading the configuration", &path, &error))?;
-            return Self::parse(&path, &text);
+            return match std::fs::read_to_string(&path) {
+                Ok(text) => Ok(Some((path, text))),
+                Err(error) => Err(Failure::io("reading the configuration", &path, &error)),
+            };
         }
         for path in Self::places() {
             match std::fs::read_to_string(&path) {
-                Ok(text) => return Self::parse(&path, &text),
+                Ok(text) => return Ok(Some((path, text))),
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -56,7 +71,7 @@ impl ConfigFile {
                 }
             }
         }
-        Ok(Self::default())
+        Ok(None)
     }
 
     /// Where the file is looked for when none is named.
@@ -69,13 +84,33 @@ impl ConfigFile {
     }
 
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Failure> {
+        Self::parse_or_faults(path, text).map_err(|faults| {
+            let faults: Vec<_> = faults.iter().map(ToString::to_string).collect();
+            Failure::usage(faults.join("\n")).advise(
+                "`zako config --default` prints all keys and what they are; `zako doctor` shows \
+                 what is in force.",
+            )
+        })
+    }
+
+    /// # Errors
+    /// Everything that is wrong.
+    pub(super) fn parse_or_faults(path: &Path, text: &str) -> Result<Self, Vec<Fault>> {
         let mut keys: Keys = toml::from_str(text).map_err(|error| {
-            Failure::usage(format!("{}: {error}", path.display()).trim_end())
-                .advise("The README lists all keys; `zako doctor` shows what is in force.")
+            let faults = check::faults(path, text);
+            match faults.is_empty() {
+                true => vec![check::fault(&path.display().to_string(), text, &error)],
+                false => faults,
+            }
         })?;
         // A relative path means the same from wherever the command is run.
-        if let (Some(data), Some(folder)) = (&mut keys.server.data, path.parent()) {
-            *data = folder.join(&data);
+        if let Some(folder) = path.parent() {
+            if let Some(data) = &mut keys.server.data {
+                *data = folder.join(&data);
+            }
+            keys.tls.beside(folder);
+            keys.client.beside(folder);
+            keys.access.beside(folder);
         }
         Ok(Self {
             path: Some(path.to_owned()),

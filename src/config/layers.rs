@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -34,6 +35,22 @@ pub(crate) enum Origin {
 pub(crate) struct Layers<'a> {
     variables: fn(&str) -> Option<String>,
     file: &'a ConfigFile,
+    ledger: Option<&'a Ledger>,
+}
+
+/// Everything that was asked of layers.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger(Mutex<Vec<Entry>>);
+
+/// A value that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The flag's name.
+    pub(crate) flag: &'static str,
+    pub(crate) value: String,
+    /// `None` if there is no value by default.
+    pub(crate) default: Option<String>,
+    pub(crate) origin: Origin,
 }
 
 impl<'a> Layers<'a> {
@@ -42,6 +59,25 @@ impl<'a> Layers<'a> {
         Self {
             variables: |name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()),
             file,
+            ledger: None,
+        }
+    }
+
+    /// The file alone.
+    pub(super) fn of_file(file: &'a ConfigFile) -> Self {
+        Self {
+            variables: |_| None,
+            file,
+            ledger: None,
+        }
+    }
+
+    /// Writes down in `ledger` what is asked.
+    #[must_use]
+    pub(crate) fn noting(self, ledger: &'a Ledger) -> Self {
+        Self {
+            ledger: Some(ledger),
+            ..self
         }
     }
 
@@ -50,7 +86,10 @@ impl<'a> Layers<'a> {
         file: &'a ConfigFile,
         variables: fn(&str) -> Option<String>,
     ) -> Self {
-        Self { variables, file }
+        Self {
+            variables,
+            ..Self::of_file(file)
+        }
     }
 
     pub(crate) fn file(&self) -> &'a ConfigFile {
@@ -70,19 +109,69 @@ impl<'a> Layers<'a> {
         default: T,
     ) -> Result<Setting<T>, Failure>
     where
+        T: fmt::Display + FromStr<Err: fmt::Display>,
+    {
+        let shown = default.to_string();
+        let (value, origin) = match self.choose(key, flag, file)? {
+            Some(chosen) => chosen,
+            None => (default, Origin::Default),
+        };
+        self.note(key, value.to_string(), Some(shown), &origin);
+        Ok(Setting { key, value, origin })
+    }
+
+    /// As [`pick`](Self::pick), for what there is none of by default.
+    ///
+    /// # Errors
+    /// The variable has a value that can't be read.
+    pub(crate) fn pick_optional<T>(
+        &self,
+        key: &'static str,
+        flag: Option<T>,
+        file: Option<T>,
+    ) -> Result<Setting<Option<T>>, Failure>
+    where
+        T: fmt::Display + FromStr<Err: fmt::Display>,
+    {
+        let (value, origin) = match self.choose(key, flag, file)? {
+            Some((value, origin)) => (Some(value), origin),
+            None => (None, Origin::Default),
+        };
+        let shown = value.as_ref().map_or("none".to_owned(), T::to_string);
+        self.note(key, shown, None, &origin);
+        Ok(Setting { key, value, origin })
+    }
+
+    fn choose<T>(
+        &self,
+        key: &str,
+        flag: Option<T>,
+        file: Option<T>,
+    ) -> Result<Option<(T, Origin)>, Failure>
+    where
         T: FromStr<Err: fmt::Display>,
     {
-        let (value, origin) = if let Some(value) = flag {
-            (value, Origin::Flag)
-        } else if let Some((name, value)) = self.variable(key)? {
-            (value, Origin::Variable(name))
-        } else if let Some(value) = file {
-            let path = self.file.path().unwrap_or(Path::new(ConfigFile::NAME));
-            (value, Origin::File(path.to_owned()))
-        } else {
-            (default, Origin::Default)
+        if let Some(value) = flag {
+            return Ok(Some((value, Origin::Flag)));
+        }
+        if let Some((name, value)) = self.variable(key)? {
+            return Ok(Some((value, Origin::Variable(name))));
+        }
+        let path = self.file.path().unwrap_or(Path::new(ConfigFile::NAME));
+        Ok(file.map(|value| (value, Origin::File(path.to_owned()))))
+    }
+
+    fn note(&self, flag: &'static str, value: String, default: Option<String>, origin: &Origin) {
+        let Some(ledger) = self.ledger else {
+            return;
         };
-        Ok(Setting { key, value, origin })
+        let origin = origin.clone();
+        ledger.lock().push(Entry {
+            flag,
+            value,
+            default,
+            origin,
+        });
     }
 
     fn variable<T>(&self, key: &str) -> Result<Option<(String, T)>, Failure>
@@ -100,8 +189,24 @@ impl<'a> Layers<'a> {
     }
 }
 
+impl Ledger {
+    /// What was asked, in its order.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.lock().clone()
+    }
+
+    pub(crate) fn entry(&self, flag: &str) -> Option<Entry> {
+        self.lock().iter().find(|entry| entry.flag == flag).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
+        // A list is whole whoever panicked.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// `max-size` → `ZAKO_MAX_SIZE`.
-fn variable_name(key: &str) -> String {
+pub(super) fn variable_name(key: &str) -> String {
     format!("ZAKO_{}", key.to_uppercase().replace('-', "_"))
 }
 

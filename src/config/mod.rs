@@ -3,26 +3,37 @@
 
 mod access;
 mod admin;
+mod catalog;
+mod check;
 mod choices;
 mod client;
+mod fault;
+mod fields;
 mod file;
 mod http;
 mod layers;
 mod limits;
 mod rdma;
 mod server;
+mod shown;
 mod telemetry;
+mod template;
 mod tls;
+mod verb;
 
 pub(crate) use access::{AccessConfig, AccessKeys};
 pub(crate) use admin::{AdminConfig, AdminKeys};
-pub(crate) use choices::{ActionUpdatesChoice, DurabilityChoice, MaintenanceChoice, VerifyChoice};
+pub(crate) use choices::{
+    ActionUpdatesChoice, ClientAuthChoice, DurabilityChoice, FilePath, MaintenanceChoice,
+    VerifyChoice,
+};
 pub(crate) use client::{ClientConfig, ClientKeys, TransportChoice};
 pub(crate) use file::ConfigFile;
 pub(crate) use http::HttpChoice;
-pub(crate) use layers::{Layers, Origin, Setting, is_known_variable};
+pub(crate) use layers::{Layers, Ledger, Origin, Setting, is_known_variable};
 pub(crate) use limits::{LimitsConfig, LimitsKeys};
 pub(crate) use rdma::{DeviceChoice, RdmaChoice, TrustedNetworks};
 pub(crate) use server::{ServerConfig, ServerKeys};
 pub(crate) use telemetry::{TelemetryConfig, TelemetryKeys};
 pub(crate) use tls::{TlsConfig, TlsKeys};
+pub(crate) use verb::{ConfigArgs, run};

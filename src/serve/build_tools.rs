@@ -8,6 +8,7 @@ use zako_core::alias::{AliasOptions, AliasTable};
 use zako_core::cas::Staging;
 use zako_core::server::Face;
 use zako_core::store::LocalStore;
+use zako_core::tls::TlsAcceptor;
 use zako_reapi::grpc::RemoteExecutionFace;
 use zako_reapi::http::{HttpOptions, HttpServer};
 use zako_reapi::{ActionUpdates, Cache, CacheOptions};
@@ -36,13 +37,8 @@ pub(super) async fn cache(
     config: &ServerConfig,
     store: Arc<dyn Staging>,
 ) -> Result<Option<Cache>, Failure> {
+    allowed(config)?;
     if !config.build_tools.value {
-        if let HttpChoice::At(addr) = &config.http.value {
-            return Err(Failure::usage(format!(
-                "the HTTP cache is to listen on {addr} ({}), and build-tools is false ({})",
-                config.http.origin, config.build_tools.origin
-            )));
-        }
         return Ok(None);
     }
     let folder = config.data.value.0.join(ALIASES);
@@ -52,6 +48,18 @@ pub(super) async fn cache(
     let aliases = aliases
         .map_err(|error| Failure::from(error).context(format!("opening {}", folder.display())))?;
     Ok(Some(Cache::new(store, aliases, cache_options(config))))
+}
+
+/// # Errors
+/// An HTTP cache is asked for that nobody may use.
+pub(super) fn allowed(config: &ServerConfig) -> Result<(), Failure> {
+    match &config.http.value {
+        HttpChoice::At(addr) if !config.build_tools.value => Err(Failure::usage(format!(
+            "the HTTP cache is to listen on {addr} ({}), and build-tools is false ({})",
+            config.http.origin, config.build_tools.origin
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// The Remote Execution API's services.
@@ -68,6 +76,7 @@ pub(super) async fn http(
     cache: &Cache,
     store: &LocalStore,
     limits: &LimitsConfig,
+    tls: Option<TlsAcceptor>,
 ) -> Result<Option<HttpServer>, Failure> {
     let Some(addr) = config.http.value.address(&config.listen.value) else {
         return Ok(None);
@@ -77,7 +86,13 @@ pub(super) async fn http(
     options.drain_timeout = config.drain_timeout.value.0;
     limits::bound_http(&mut options, limits);
     match HttpServer::bind(&addr, cache.clone(), options).await {
-        Ok(server) => Ok(Some(server.with_maintenance(Arc::new(store.clone())))),
+        Ok(server) => {
+            let server = server.with_maintenance(Arc::new(store.clone()));
+            Ok(Some(match tls {
+                Some(tls) => server.with_tls(tls),
+                None => server,
+            }))
+        }
         Err(error) if config.http.origin == Origin::Default => {
             // Nobody's wish, and no reason to serve nobody.
             tracing::error!(
@@ -98,7 +113,7 @@ pub(super) async fn http(
 /// dropped.
 pub(super) fn sweep(cache: &Cache) -> AbortOnDrop {
     let cache = cache.clone();
-    AbortOnDrop(tokio::spawn(async move {
+    AbortOnDrop::spawn(async move {
         loop {
             tokio::time::sleep(SWEEP_PERIOD).await;
             match cache.sweep().await {
@@ -106,7 +121,19 @@ pub(super) fn sweep(cache: &Cache) -> AbortOnDrop {
                 Err(error) => tracing::warn!(%error, "names of blobs could not be swept"),
             }
         }
-    }))
+    })
+}
+
+impl AbortOnDrop {
+    pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
+}
+
+impl AbortOnDrop {
+    pub(super) fn new(task: tokio::task::JoinHandle<()>) -> Self {
+        Self(task)
+    }
 }
 
 impl Drop for AbortOnDrop {

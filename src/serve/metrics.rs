@@ -2,24 +2,31 @@
 
 use std::sync::Arc;
 
-use zako_core::observe::Observer;
+use zako_admin::Recorder;
+use zako_core::observe::{Observer, Observers};
 use zako_core::server::FiguresReader;
 use zako_core::store::LocalStore;
-use zako_telemetry::Metrics;
+use zako_telemetry::{Metrics, process_environment};
 
+use crate::config::TelemetryConfig;
 use crate::failure::{Exit, Failure};
 
 /// Metrics that nothing is known of yet.
 ///
 /// # Errors
 /// They can't be set up.
-pub(super) fn metrics() -> Result<Metrics, Failure> {
-    Metrics::new().map_err(|error| Failure::new(Exit::Failed, error.to_string()))
+pub(super) fn metrics(config: &TelemetryConfig) -> Result<Metrics, Failure> {
+    let is_told = |name: &str| process_environment(name).is_some_and(|text| !text.is_empty());
+    let metrics = Metrics::new(&config.otlp(is_told), &process_environment);
+    metrics.map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 
 /// Who is told of all that happens in the server and its store.
-pub(super) fn observer(metrics: &Metrics) -> Arc<dyn Observer> {
-    Arc::new(metrics.clone())
+pub(super) fn observer(metrics: &Metrics, recorder: Option<Arc<Recorder>>) -> Arc<dyn Observer> {
+    match recorder {
+        Some(recorder) => Arc::new(Observers::new(vec![Arc::new(metrics.clone()), recorder])),
+        None => Arc::new(metrics.clone()),
+    }
 }
 
 /// Has the gauges of the server and its store read.

@@ -23,27 +23,15 @@ pub(super) struct Offer {
 /// # Errors
 /// The configuration makes no sense, or a device is named that can't be used.
 pub(super) fn offer(config: &ServerConfig) -> Result<Option<Offer>, Failure> {
+    allowed(config)?;
     let RdmaChoice::On(device) = &config.rdma.value else {
         return Ok(None);
     };
-    let trusted = &config.rdma_trust.value;
-    if trusted.0.is_empty() {
-        if device.is_explicit() {
-            return Err(nobody_trusted(config));
-        }
+    if config.rdma_trust.value.0.is_empty() {
         return Ok(None);
     }
     let session = SessionOptions::default();
     let memory = config.rdma_memory.value.0;
-    if memory < session.pinned_bytes() {
-        return Err(Failure::usage(format!(
-            "rdma-memory is {} ({}), and a session pins {}",
-            config.rdma_memory.value,
-            config.rdma_memory.origin,
-            bytes(session.pinned_bytes())
-        ))
-        .advise("Raise --rdma-memory, or switch RDMA off with --rdma off."));
-    }
     let opened = match &config.listen.value {
         ListenAddr::Unix(_) => Err(Failure::usage(
             "RDMA is for clients that come over TCP, and this server listens on a Unix socket",
@@ -65,6 +53,33 @@ pub(super) fn offer(config: &ServerConfig) -> Result<Option<Offer>, Failure> {
             Ok(None)
         }
     }
+}
+
+/// Whether the configuration makes sense, whatever this machine has.
+///
+/// # Errors
+/// It doesn't.
+pub(super) fn allowed(config: &ServerConfig) -> Result<(), Failure> {
+    let RdmaChoice::On(device) = &config.rdma.value else {
+        return Ok(());
+    };
+    if config.rdma_trust.value.0.is_empty() {
+        return match device.is_explicit() {
+            true => Err(nobody_trusted(config)),
+            false => Ok(()),
+        };
+    }
+    let pinned = SessionOptions::default().pinned_bytes();
+    if config.rdma_memory.value.0 < pinned {
+        return Err(Failure::usage(format!(
+            "rdma-memory is {} ({}), and a session pins {}",
+            config.rdma_memory.value,
+            config.rdma_memory.origin,
+            bytes(pinned)
+        ))
+        .advise("Raise --rdma-memory, or switch RDMA off with --rdma off."));
+    }
+    Ok(())
 }
 
 fn offer_of(config: &ServerConfig, port: OpenPort, memory: u64) -> Offer {

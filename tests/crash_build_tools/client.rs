@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 
 use bytes::{Bytes, BytesMut};
+use prost::Message;
 use rand::Rng;
 use rand::rngs::StdRng;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{self, Channel, Endpoint};
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use zako_reapi::digest::{DigestFunction, RemoteDigest};
 use zako_reapi::proto::bytestream::byte_stream_client::ByteStreamClient;
 use zako_reapi::proto::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest};
@@ -17,6 +19,7 @@ use zako_reapi::proto::reapi::{
     ActionResult, BatchUpdateBlobsRequest, FindMissingBlobsRequest, GetActionResultRequest,
     OutputFile, UpdateActionResultRequest,
 };
+use zako_reapi::proto::rpc;
 
 use crate::Blob;
 
@@ -30,14 +33,14 @@ pub(crate) struct BuildTool {
 }
 
 impl BuildTool {
-    pub(crate) async fn new(address: &str) -> Self {
+    pub(crate) async fn connect(address: &str) -> Result<Self, transport::Error> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        let channel = endpoint.connect().await.unwrap();
-        Self {
+        let channel = endpoint.connect().await?;
+        Ok(Self {
             actions: ActionCacheClient::new(channel.clone()),
             blobs: ContentAddressableStorageClient::new(channel.clone()),
             bytes: ByteStreamClient::new(channel),
-        }
+        })
     }
 
     /// Sends what the server doesn't hold of a blob.
@@ -62,12 +65,14 @@ impl BuildTool {
         let messages = messages(blob, 0, end);
         match self.bytes.write(tokio_stream::iter(messages)).await {
             Ok(_) => Ok(()),
-            Err(status) if is_gone(&status) => Err(status),
+            Err(status) if is_gone(&status) || is_full(&status) => Err(status),
             Err(_) => Ok(()),
         }
     }
 
-    pub(crate) async fn batch(&mut self, blobs: &[&Blob]) -> Result<(), Status> {
+    /// Stores blobs; those that the server took. The others found it full.
+    pub(crate) async fn batch(&mut self, blobs: &[&Blob]) -> Result<Vec<RemoteDigest>, Status> {
+        let mut stored = Vec::with_capacity(blobs.len());
         for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
             let of_it = blobs
                 .iter()
@@ -84,15 +89,21 @@ impl BuildTool {
             };
             let answer = self.blobs.batch_update_blobs(request).await?.into_inner();
             for outcome in answer.responses {
-                let status = outcome.status.unwrap_or_default();
-                assert_eq!(status.code, 0, "{}", status.message);
+                let digest = RemoteDigest::of_wire(Some(function), &outcome.digest.unwrap());
+                match outcome.status.unwrap_or_default() {
+                    status if status.code == Code::Ok as i32 => stored.push(digest.unwrap()),
+                    status => assert!(is_full(&to_tonic(&status)), "{status:?}"),
+                }
             }
         }
-        Ok(())
+        Ok(stored)
     }
 
     /// Those that are missing.
-    pub(crate) async fn missing(&mut self, digests: &[RemoteDigest]) -> HashSet<RemoteDigest> {
+    pub(crate) async fn missing(
+        &mut self,
+        digests: &[RemoteDigest],
+    ) -> Result<HashSet<RemoteDigest>, Status> {
         let mut missing = HashSet::new();
         for function in [DigestFunction::Sha256, DigestFunction::Blake3] {
             let of_it = digests
@@ -103,25 +114,36 @@ impl BuildTool {
                 digest_function: function.wire() as i32,
                 ..FindMissingBlobsRequest::default()
             };
-            let answer = self.blobs.find_missing_blobs(request).await.unwrap();
+            let answer = self.blobs.find_missing_blobs(request).await?;
             for digest in answer.into_inner().missing_blob_digests {
                 missing.insert(RemoteDigest::of_wire(Some(function), &digest).unwrap());
             }
         }
-        missing
+        Ok(missing)
     }
 
-    pub(crate) async fn read(&mut self, digest: &RemoteDigest) -> Bytes {
+    /// The bytes of a blob from `offset` on, if the server has it: all, or so many.
+    pub(crate) async fn read(
+        &mut self,
+        digest: &RemoteDigest,
+        offset: usize,
+        limit: usize,
+    ) -> Result<Option<Bytes>, Status> {
         let request = ReadRequest {
             resource_name: format!("build/{}", blob_name(digest)),
-            ..ReadRequest::default()
+            read_offset: offset as i64,
+            read_limit: limit as i64,
         };
-        let mut answer = self.bytes.read(request).await.unwrap().into_inner();
+        let mut answer = match self.bytes.read(request).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) if status.code() == Code::NotFound => return Ok(None),
+            Err(status) => return Err(status),
+        };
         let mut data = BytesMut::new();
-        while let Some(message) = answer.message().await.unwrap() {
+        while let Some(message) = answer.message().await? {
             data.extend_from_slice(&message.data);
         }
-        data.freeze()
+        Ok(Some(data.freeze()))
     }
 
     /// Stores an action's result that names these blobs.
@@ -152,7 +174,10 @@ impl BuildTool {
     }
 
     /// The blobs that an action's result names.
-    pub(crate) async fn result(&mut self, action: &RemoteDigest) -> Option<Vec<RemoteDigest>> {
+    pub(crate) async fn result(
+        &mut self,
+        action: &RemoteDigest,
+    ) -> Result<Option<Vec<RemoteDigest>>, Status> {
         let request = GetActionResultRequest {
             instance_name: "build".to_owned(),
             action_digest: Some(action.to_wire()),
@@ -162,16 +187,11 @@ impl BuildTool {
             Ok(result) => {
                 let files = result.into_inner().output_files.into_iter();
                 let digests = files.map(|file| file.digest.unwrap());
-                Some(
-                    digests
-                        .map(|digest| RemoteDigest::of_wire(None, &digest).unwrap())
-                        .collect(),
-                )
+                let digests = digests.map(|digest| RemoteDigest::of_wire(None, &digest).unwrap());
+                Ok(Some(digests.collect()))
             }
-            Err(status) => {
-                assert_eq!(status.code(), Code::NotFound, "{status}");
-                None
-            }
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status),
         }
     }
 }
@@ -212,8 +232,21 @@ fn blob_name(digest: &RemoteDigest) -> String {
     format!("blobs/{function}{}/{}", digest.hex(), digest.size())
 }
 
+/// Whether the server has no room now and says when it may have some.
+pub(crate) fn is_full(status: &Status) -> bool {
+    let retry = status.get_error_details().retry_info().is_some();
+    status.code() == Code::ResourceExhausted && retry
+}
+
+/// How it went with a blob of a batch, as if it had been a call's.
+fn to_tonic(status: &rpc::Status) -> Status {
+    let code = Code::from_i32(status.code);
+    let details = status.encode_to_vec().into();
+    Status::with_details(code, status.message.clone(), details)
+}
+
 /// Whether the server was killed meanwhile.
-fn is_gone(status: &Status) -> bool {
+pub(crate) fn is_gone(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal

@@ -10,7 +10,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use governor::clock::FakeRelativeClock;
 use zako_access::{LimitTable, Limits, Quotas};
 use zako_core::access::{
-    Account, Allowance, Caller, Direction, Exceeded, Identity, Limit, Quota, Rights, Role,
+    Account, Allowance, Consumer, Direction, Exceeded, Identity, Limit, Quota, Rights, Role,
 };
 use zako_core::cas::CasError;
 
@@ -45,12 +45,12 @@ impl Test {
 
     fn begin(&self, host: u32) -> Result<Option<Allowance>, CasError> {
         let address = IpAddr::V4(Ipv4Addr::from_bits(host));
-        Allowance::begin(&self.quotas, &Caller::new(None, Some(address)))
+        Allowance::begin(&self.quotas, &Consumer::new(None, Some(address)))
     }
 
     fn account(&self, name: &str) -> Option<Arc<dyn Account>> {
         let identity = Identity::new(name, Rights::everywhere(Role::Write));
-        self.quotas.account(&Caller::new(Some(&identity), None))
+        self.quotas.account(&Consumer::new(Some(&identity), None))
     }
 }
 

@@ -6,9 +6,11 @@ mod metrics;
 mod otlp;
 mod resource;
 mod runtime;
+mod trace;
 
 pub use error::TelemetryError;
-pub use metrics::{CATALOG, Kind, Metrics, MetricsError, Spec};
+pub use metrics::{CATALOG, Kind, Metrics, Spec};
 pub use otlp::{Environment, Headers, OtlpOptions, Protocol, Signal, Target, process_environment};
 pub use resource::resource;
 pub use runtime::ExportRuntime;
+pub use trace::{Ratio, Sampler, TraceGate, TraceOptions, Traces};

@@ -7,7 +7,10 @@ use crate::TelemetryError;
 
 /// The exporters' runtime. Dropped, it ends without waiting for what is under way.
 #[derive(Debug)]
-pub struct ExportRuntime(Option<Runtime>);
+pub struct ExportRuntime {
+    runtime: Option<Runtime>,
+    handle: Handle,
+}
 
 impl ExportRuntime {
     /// Starts its thread.
@@ -22,18 +25,21 @@ impl ExportRuntime {
             .enable_all()
             .build()
             .map_err(TelemetryError::Thread)?;
-        Ok(Self(Some(runtime)))
+        Ok(Self {
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+        })
     }
 
     /// What spawns on it.
-    pub fn handle(&self) -> Option<&Handle> {
-        self.0.as_ref().map(Runtime::handle)
+    pub fn handle(&self) -> &Handle {
+        &self.handle
     }
 }
 
 impl Drop for ExportRuntime {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }

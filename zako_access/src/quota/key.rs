@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use zako_core::access::{Caller, Identity};
+use zako_core::access::{Consumer, Identity};
 
 use super::limits::{LimitTable, Limits};
 
@@ -21,14 +21,14 @@ pub(super) enum Key {
 }
 
 impl Key {
-    pub(super) fn of(caller: &Caller<'_>) -> Self {
+    pub(super) fn of(caller: &Consumer<'_>) -> Self {
         let known = caller.identity.map(Identity::name);
         match (
             known.filter(|name| *name != Identity::ANONYMOUS),
             caller.address,
         ) {
             (Some(name), _) => Self::Identity(name.to_owned()),
-            (None, Some(address)) => Self::Network(Caller::network(address)),
+            (None, Some(address)) => Self::Network(Consumer::network(address)),
             (None, None) => Self::Local,
         }
     }
@@ -101,13 +101,13 @@ mod tests {
     fn who_shows_nothing_is_an_address() {
         let address = Some("10.0.0.1".parse().unwrap());
         let named = |name: &str| Identity::new(name, Rights::everywhere(Role::Read));
-        let key = |identity: Option<&Identity>| Key::of(&Caller::new(identity, address));
+        let key = |identity: Option<&Identity>| Key::of(&Consumer::new(identity, address));
         assert_eq!(key(Some(&named("ci"))).to_string(), "identity:ci");
         assert_eq!(
             key(Some(&named("anonymous"))).to_string(),
             "address:10.0.0.1"
         );
         assert_eq!(key(None).to_string(), "address:10.0.0.1");
-        assert_eq!(Key::of(&Caller::new(None, None)), Key::Local);
+        assert_eq!(Key::of(&Consumer::new(None, None)), Key::Local);
     }
 }

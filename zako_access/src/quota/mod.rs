@@ -15,7 +15,7 @@ use std::time::SystemTime;
 
 use governor::clock::{Clock, DefaultClock};
 use parking_lot::RwLock;
-use zako_core::access::{Account, Caller, Quota};
+use zako_core::access::{Account, Consumer, Quota};
 
 pub use limits::{LimitTable, Limits};
 pub use record::RecordError;
@@ -83,7 +83,7 @@ impl<C> Quota for Quotas<C>
 where
     C: Clock + Clone + fmt::Debug + Send + Sync + 'static,
 {
-    fn account(&self, caller: &Caller<'_>) -> Option<Arc<dyn Account>> {
+    fn account(&self, caller: &Consumer<'_>) -> Option<Arc<dyn Account>> {
         let table = self.table.read();
         if table.is_empty() {
             return None;

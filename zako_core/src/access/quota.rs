@@ -18,13 +18,13 @@ pub trait Quota: fmt::Debug + Send + Sync + 'static {
     /// The account of this caller; `None` if nothing limits it.
     ///
     /// Called for every call: it must not block.
-    fn account(&self, caller: &Caller<'_>) -> Option<Arc<dyn Account>>;
+    fn account(&self, caller: &Consumer<'_>) -> Option<Arc<dyn Account>>;
 }
 
 /// Who is about to use something.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug)]
-pub struct Caller<'a> {
+pub struct Consumer<'a> {
     /// Who it is, where that is known.
     pub identity: Option<&'a Identity>,
     /// Where it calls from; `None` on a Unix socket.
@@ -104,7 +104,7 @@ pub struct Allowance(Arc<Stream>);
 #[derive(Debug)]
 struct Stream(Arc<dyn Account>);
 
-impl<'a> Caller<'a> {
+impl<'a> Consumer<'a> {
     /// A caller of this identity from this address.
     pub const fn new(identity: Option<&'a Identity>, address: Option<IpAddr>) -> Self {
         Self { identity, address }
@@ -128,7 +128,7 @@ impl Allowance {
     ///
     /// # Errors
     /// It has used up what it may. The error tells when to try again.
-    pub fn begin(quota: &dyn Quota, caller: &Caller<'_>) -> Result<Option<Self>> {
+    pub fn begin(quota: &dyn Quota, caller: &Consumer<'_>) -> Result<Option<Self>> {
         let Some(account) = quota.account(caller) else {
             return Ok(None);
         };
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_site_of_ipv6_is_one_caller() {
-        let network = |text: &str| Caller::network(text.parse().unwrap()).to_string();
+        let network = |text: &str| Consumer::network(text.parse().unwrap()).to_string();
         assert_eq!(network("10.1.2.3"), "10.1.2.3");
         assert_eq!(network("::ffff:10.1.2.3"), "10.1.2.3");
         assert_eq!(network("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");

@@ -62,6 +62,8 @@ pub enum ErrorKind {
     Unauthenticated,
     /// The token doesn't allow this.
     PermissionDenied,
+    /// One end's certificate doesn't show what the other wants to see.
+    Untrusted,
     /// The server and the client have no road in common, or don't offer this.
     Unsupported,
     /// The far side can't be reached, or went away: try again.

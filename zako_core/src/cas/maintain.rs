@@ -93,6 +93,12 @@ pub struct Usage {
     pub partial_bytes: u64,
     /// Blobs in quarantine.
     pub quarantined_blobs: u64,
+    /// Memory that the index takes.
+    pub index_bytes: u64,
+    /// Small blobs that wait to be written.
+    pub queued_bytes: u64,
+    /// File operations of this process's stores that wait for a thread or run on one.
+    pub blocking_jobs: u64,
     /// How durable a stored blob is: "immediate", "interval", "none".
     pub durability: &'static str,
 }

@@ -7,20 +7,28 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tracing::Span;
+
+use super::span;
 
 /// The body of an answer.
 ///
 /// tonic panics on details of a status that are not base64; such details are
 /// taken out here, in headers and in trailers.
 #[derive(Debug)]
-pub(super) struct Answer(Incoming);
+pub(super) struct Answer {
+    body: Incoming,
+    /// Of the call, which ends with its answer.
+    trace: Span,
+}
 
 const DETAILS: &str = "grpc-status-details-bin";
 
 impl Answer {
-    pub(super) fn of(mut response: Response<Incoming>) -> Response<Self> {
+    pub(super) fn of(mut response: Response<Incoming>, trace: Span) -> Response<Self> {
         scrub(response.headers_mut());
-        response.map(Self)
+        span::ended(&trace, response.headers());
+        response.map(|body| Self { body, trace })
     }
 }
 
@@ -32,21 +40,24 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let mut frame = Pin::new(&mut self.0).poll_frame(cx);
+        let mut frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Poll::Ready(Some(Ok(frame))) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {
             scrub(trailers);
+            let trace = &self.trace;
+            // A span ends when it was in use last.
+            trace.in_scope(|| span::ended(trace, trailers));
         }
         frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body.size_hint()
     }
 }
 

@@ -16,10 +16,12 @@ mod answer;
 mod batch;
 mod call;
 mod cas;
+mod credentials;
 mod dial;
 mod download;
 mod entry;
 mod gather;
+mod line;
 mod maintain;
 mod negotiate;
 mod options;
@@ -105,7 +107,8 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if no server is there,
     /// [`ErrorKind::Unauthenticated`] and [`ErrorKind::PermissionDenied`] if it
-    /// refuses, [`ErrorKind::Unsupported`] if there is no road in common.
+    /// refuses, [`ErrorKind::Untrusted`] if one end's certificate isn't what the other
+    /// wants, [`ErrorKind::Unsupported`] if there is no road in common.
     pub async fn connect(url: &ServerUrl, options: ClientOptions) -> Result<Self> {
         if options.transport == TransportChoice::Rdma {
             let message = "RDMA was asked for, and there is no fabric to use it on";
@@ -143,7 +146,8 @@ impl Client {
         };
         let strict = acceptable == Acceptable::Rdma;
         let rdma = fabric.map(|fabric| Road::new(fabric, &options, strict));
-        let pool = Pool::new(url.clone(), options.clone(), acceptable);
+        let tls = dial::connector(url, &options).await?;
+        let pool = Pool::new(url.clone(), options.clone(), tls, acceptable);
         drop(pool.lane(Load::Light).await?);
         let gathering = Gathering::new();
         Ok(Self(Arc::new(Inner {

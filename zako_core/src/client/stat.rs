@@ -186,6 +186,7 @@ fn server_status(status: proto::StatusResponse) -> ServerStatus {
                 "none" => "none",
                 _ => "unknown",
             },
+            ..Usage::default()
         },
         version: status.version,
         sessions: status.sessions,

@@ -1,8 +1,11 @@
 //! Several observers as one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::{CallEnd, Corruption, Eviction, GroupCommit, Interface, Lookup, Observer};
+use super::{
+    CallEnd, Corruption, Eviction, GroupCommit, Interface, Lookup, Observer, RdmaEvent, Synced,
+};
 
 /// Tells each of them, in their order.
 #[derive(Clone, Debug, Default)]
@@ -32,8 +35,16 @@ impl Observer for Observers {
         self.0.iter().for_each(|one| one.disconnected(interface));
     }
 
+    fn rdma(&self, event: RdmaEvent) {
+        self.0.iter().for_each(|one| one.rdma(event));
+    }
+
     fn committed(&self, commit: &GroupCommit) {
         self.0.iter().for_each(|one| one.committed(commit));
+    }
+
+    fn synced(&self, what: Synced, took: Duration) {
+        self.0.iter().for_each(|one| one.synced(what, took));
     }
 
     fn evicted(&self, eviction: &Eviction) {

@@ -5,14 +5,20 @@
 //! crate knows no metrics library: an observer turns events into what it likes.
 
 mod call;
+mod connected;
 mod many;
+mod rdma;
 mod store;
+pub mod trace;
 
 use std::fmt;
+use std::time::Duration;
 
 pub use call::{CallEnd, CallKind, Interface, Lookup};
+pub use connected::Connected;
 pub use many::Observers;
-pub use store::{Corruption, Eviction, EvictionReason, GroupCommit};
+pub use rdma::RdmaEvent;
+pub use store::{Corruption, Eviction, EvictionReason, GroupCommit, Synced};
 
 /// Is told what happens.
 ///
@@ -39,9 +45,19 @@ pub trait Observer: fmt::Debug + Send + Sync + 'static {
         let _ = interface;
     }
 
+    /// A session over RDMA began or ended, or there is none.
+    fn rdma(&self, event: RdmaEvent) {
+        let _ = event;
+    }
+
     /// A group of small blobs was written.
     fn committed(&self, commit: &GroupCommit) {
         let _ = commit;
+    }
+
+    /// Something became durable that no group told of.
+    fn synced(&self, what: Synced, took: Duration) {
+        let _ = (what, took);
     }
 
     /// Blobs were given up to make room or since they expired.

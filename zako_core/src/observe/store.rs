@@ -20,6 +20,16 @@ pub struct GroupCommit {
     pub waited: Duration,
 }
 
+/// What was made durable.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Synced {
+    /// The end of a segment: small blobs.
+    Segment,
+    /// The file of a large blob.
+    File,
+}
+
 /// Why blobs were given up.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +60,16 @@ pub struct Eviction {
 pub struct Corruption {
     /// Which.
     pub digest: Digest,
+}
+
+impl Synced {
+    /// A word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Segment => "segment",
+            Self::File => "file",
+        }
+    }
 }
 
 impl EvictionReason {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::access::Caller;
+use crate::access::Consumer;
 use crate::negotiate::PeerAddr;
 
 /// Refusals are told of this often: a flood must not fill the log.
@@ -46,7 +46,7 @@ impl Admission {
     /// A place for a connection from there, if there is one.
     pub(super) fn admit(&self, addr: &PeerAddr, caps: Caps) -> Option<Place> {
         let network = match addr {
-            PeerAddr::Tcp { remote, .. } => Some(Caller::network(remote.ip())),
+            PeerAddr::Tcp { remote, .. } => Some(Consumer::network(remote.ip())),
             PeerAddr::Unix { .. } => None,
         };
         let mut places = self.0.lock();

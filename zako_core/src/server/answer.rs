@@ -10,12 +10,14 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::Status;
 use tonic::body::Body;
+use tracing::Span;
 
 use super::activity::Busy;
 use super::deadline;
 use super::download::DownloadBody;
 use super::meter::Meter;
 use super::sendfile::AnswerBuf;
+use super::span;
 use super::transport::trailers;
 use super::watch::Watch;
 use crate::access::Pace;
@@ -41,7 +43,9 @@ pub(super) struct AnswerBody {
     watch: Option<Arc<Watch>>,
     meter: Option<Arc<Meter>>,
     pace: Option<Pace>,
-    _busy: Busy,
+    _busy: Option<Busy>,
+    /// Of the call, whose answer is a part of it.
+    trace: Span,
 }
 
 impl AnswerBody {
@@ -51,8 +55,7 @@ impl AnswerBody {
         stop: Option<WaitForCancellationFutureOwned>,
         watch: Option<Arc<Watch>>,
         meter: Option<Arc<Meter>>,
-        pace: Option<Pace>,
-        busy: Busy,
+        trace: Span,
     ) -> Self {
         Self {
             inner,
@@ -61,9 +64,17 @@ impl AnswerBody {
             stop: stop.map(Box::pin),
             watch,
             meter,
-            pace,
-            _busy: busy,
+            pace: None,
+            _busy: None,
+            trace,
         }
+    }
+
+    /// The answer of a call that keeps its connection busy, and is read no faster than its
+    /// caller may.
+    pub(super) fn on(mut self, busy: Busy, pace: Option<Pace>) -> Self {
+        (self._busy, self.pace) = (Some(busy), pace);
+        self
     }
 
     fn end(&mut self, status: &Status) -> Frame<AnswerBuf> {
@@ -75,6 +86,18 @@ impl AnswerBody {
     fn piece(&mut self) -> Frame<AnswerBuf> {
         let length = self.unsent.len().min(PIECE);
         Frame::data(AnswerBuf::Bytes(self.unsent.split_to(length)))
+    }
+
+    fn poll_traced(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answered>> {
+        let trace = self.trace.clone();
+        let _entered = trace.enter();
+        let frame = self.poll_answer(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            span::ended(&self.trace, trailers);
+        }
+        frame
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answered>> {
@@ -134,7 +157,10 @@ impl HttpBody for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answered>> {
         let this = self.get_mut();
-        let frame = this.poll_answer(cx);
+        let frame = match this.trace.is_disabled() {
+            true => this.poll_answer(cx),
+            false => this.poll_traced(cx),
+        };
         if let Some(watch) = &this.watch {
             match &frame {
                 Poll::Ready(_) => watch.answered(),

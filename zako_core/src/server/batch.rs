@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body::Frame;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tracing::Instrument;
 use zako_protobuf::batch::{
     BatchDownloadRequest, BatchUploadRequest, BatchUploadResponse, DownloadedBlob, Outcome,
 };
@@ -22,8 +23,9 @@ use super::resource::{digests, some_digest};
 use super::status::{bad_frame, bad_request, code};
 use super::transport::{admit, grpc_response, not_grpc, trailers};
 use crate::Digest;
-use crate::cas::{CasError, Stored};
+use crate::cas::{CasError, ErrorKind, Stored};
 use crate::negotiate::{Access, StreamPermit};
+use crate::observe::{Interface, Lookup, trace};
 use crate::transport::grpc::{BatchWriter, Pieces, frame};
 
 /// What the sizes of a call's blobs may add up to, in bytes.
@@ -69,7 +71,8 @@ async fn answer_or_refusal(
     };
     let answered = async {
         let (permit, _) = admit(shared, &head, access).await?;
-        let request = request_of(shared, body).await?;
+        let receiving = trace::step!("network receive");
+        let request = request_of(shared, body).instrument(receiving).await?;
         let pieces = match access {
             Access::Write => Pieced::One(Some(upload(shared, request).await?)),
             Access::Read => Pieced::Blobs(download(shared, request).await?),
@@ -129,6 +132,10 @@ async fn download(shared: &Shared, request: Pieces) -> Result<BatchWriter, Statu
     let began = Instant::now();
     let fetched = shared.cas.fetch_batch(&asked).await;
     shared.gate.service_time().record(total, began.elapsed());
+    let absent = |fetched: &&Result<_, CasError>| matches!(fetched, Err(error) if error.kind() == ErrorKind::NotFound);
+    let misses = fetched.iter().filter(absent).count() as u64;
+    let hits = asked.len() as u64 - misses;
+    shared.looked_up(&Lookup::new(Interface::Zako, "blob", hits, misses));
     // A store that gives fewer outcomes than it was asked for gives fewer entries.
     let entries = asked.iter().zip(fetched).map(|(digest, fetched)| {
         let (outcome, data) = match fetched {

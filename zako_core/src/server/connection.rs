@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, TryFutureExt};
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request, Response, Uri};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -16,11 +15,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
+use zako_rdma::session::Request as Asked;
 
 use super::activity::{Activity, Busy};
 use super::answer::{AnswerBody, Inner};
@@ -30,18 +29,23 @@ use super::deadline;
 use super::face::{Call, Face};
 use super::idle_body::IdleBody;
 use super::meter::{Meter, Metered};
+use super::methods::Methods;
 use super::options::ServerOptions;
 use super::preface::Greeted;
 use super::rdma::RdmaRoad;
+use super::secure::Secured;
 use super::sendfile::{Road, Slots, Socket};
+use super::span;
 use super::status::to_status;
-use super::transport;
 use super::watch::Watch;
 use super::windows::{Window, Windows};
-use crate::access::{Allowance, Authorizer, Caller, Credentials, Direction, Identity, Pace, Quota};
+use super::{roles, transport};
+use crate::access::{Allowance, Consumer, Direction, Pace, Quota};
+use crate::access::{Authorizer, Identity};
 use crate::cas::{Cas, Maintain};
-use crate::negotiate::{Gate, Peer, PeerAddr};
-use crate::observe::{CallKind, Interface, Observer};
+use crate::negotiate::{Caller, Gate, Peer, PeerAddr};
+use crate::observe::{CallKind, Connected, Interface, Lookup, Observer, RdmaEvent};
+use crate::tls::{Application, TlsAcceptor};
 use crate::transport::grpc::DecodeLimits;
 use crate::transport::stream::Stream;
 
@@ -54,7 +58,11 @@ const MAX_PENDING_RESETS: usize = 20;
 const MAX_ERROR_RESETS: usize = 256;
 
 const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
+const DOWNLOAD: &str = "/zako.v1.transport.Transport/Download";
 const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
+
+/// How long a connection may be without a call before a server that stops closes it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What all calls of a server share.
 #[derive(Debug)]
@@ -68,12 +76,16 @@ pub(super) struct Shared {
     pub(super) faces: Vec<Arc<dyn Face>>,
     /// Is told of calls and connections.
     pub(super) observer: Option<Arc<dyn Observer>>,
+    /// Whose calls it is told of by name; with an observer only.
+    pub(super) methods: Option<Methods>,
     /// Knows who callers are; without one everyone is alike.
     pub(super) authorizer: Option<Arc<dyn Authorizer>>,
     /// Knows what callers may use; without one there are no bounds but the options'.
     pub(super) quota: Option<Arc<dyn Quota>>,
     /// What all connections may have sent that isn't read.
     pub(super) windows: Windows,
+    /// Encrypts connections over TCP.
+    pub(super) tls: Option<TlsAcceptor>,
     pub(super) began: Instant,
     /// For the blobs that go from file to socket.
     pub(super) slots: Arc<Slots>,
@@ -82,6 +94,8 @@ pub(super) struct Shared {
     pub(super) calls: Calls,
     /// Uploads that run, which outlive their calls when the peer is gone.
     pub(super) uploads: TaskTracker,
+    /// The server is going to end.
+    pub(super) leaving: CancellationToken,
     /// No new calls.
     pub(super) stop: CancellationToken,
     /// Uploads are parked.
@@ -122,44 +136,66 @@ impl Shared {
         self.faces.iter().find(serves).map(Arc::clone)
     }
 
-    /// Who calls, if that makes a difference here.
-    fn identify(&self, peer: &Peer, headers: &HeaderMap) -> Result<Option<Identity>, Status> {
-        let Some(authorizer) = &self.authorizer else {
-            return Ok(None);
-        };
-        let credentials = Credentials {
-            authorization: headers.get(AUTHORIZATION).map(|value| value.as_bytes()),
-            ..peer.credentials()
-        };
-        let identity = authorizer.identify(&credentials);
-        identity.map(Some).map_err(|error| to_status(&error))
-    }
-
     /// What the call may use, if that is limited.
-    fn allow(&self, peer: &Peer, identity: Option<&Identity>) -> Result<Option<Allowance>, Status> {
+    fn allow(
+        &self,
+        peer: &Peer,
+        identity: Option<&Identity>,
+    ) -> Result<Option<Allowance>, tonic::Status> {
         let Some(quota) = &self.quota else {
             return Ok(None);
         };
-        let address = match peer.addr() {
-            PeerAddr::Tcp { remote, .. } => Some(remote.ip()),
-            PeerAddr::Unix { .. } => None,
-        };
-        let allowance = Allowance::begin(&**quota, &Caller::new(identity, address));
+        let allowance = Allowance::begin(&**quota, &Consumer::new(identity, peer.ip()));
         allowance.map_err(|error| to_status(&error))
     }
 
     /// What reports the call when it ends, if anyone listens.
     fn meter(
         &self,
-        uri: &Uri,
-        interface: Interface,
+        path: &str,
         kind: CallKind,
+        face: Option<&dyn Face>,
         peer: &Arc<Peer>,
         identity: Option<Identity>,
     ) -> Option<Arc<Meter>> {
         let observer = Arc::clone(self.observer.as_ref()?);
-        let (uri, peer) = (uri.clone(), Arc::clone(peer));
-        Some(Meter::new(observer, interface, kind, uri, peer, identity))
+        let (interface, looks_for) = match face {
+            Some(face) => (Interface::RemoteExecution, face.looks_for(path)),
+            None => (Interface::Zako, (path == DOWNLOAD).then_some("blob")),
+        };
+        let method = self.methods.as_ref()?.name(path);
+        let peer = Arc::clone(peer);
+        Some(Meter::new(
+            observer, interface, kind, method, looks_for, peer, identity,
+        ))
+    }
+
+    /// What reports a transfer over RDMA when it ends, if anyone listens.
+    pub(super) fn transfer_meter(&self, asked: &Asked, peer: &Arc<Peer>) -> Option<Arc<Meter>> {
+        let observer = Arc::clone(self.observer.as_ref()?);
+        let (method, looks_for) = match asked {
+            Asked::Get(_) => ("download", Some("blob")),
+            Asked::Put(_) => ("upload", None),
+        };
+        let (method, peer) = (Arc::from(method), Arc::clone(peer));
+        let (interface, kind) = (Interface::Rdma, CallKind::Stream);
+        Some(Meter::new(
+            observer, interface, kind, method, looks_for, peer, None,
+        ))
+    }
+
+    /// Tells that things were looked for, if anyone listens.
+    pub(super) fn looked_up(&self, lookup: &Lookup) {
+        if let Some(observer) = &self.observer {
+            observer.lookup(lookup);
+        }
+    }
+
+    /// Tells what happened to a session over RDMA, if anyone listens.
+    pub(super) fn rdma_event(&self, event: RdmaEvent) {
+        if let Some(observer) = &self.observer {
+            observer.rdma(event);
+        }
     }
 
     pub(super) fn request_body(
@@ -181,32 +217,56 @@ impl Shared {
 
 /// Serves a connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, addr: PeerAddr) {
-    let peer = Peer::new(addr);
-    let road = Arc::new(Road::new(Arc::clone(&shared.slots)));
+    let _connected = Connected::new(shared.observer.clone(), Interface::Zako);
+    let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
+    let secured = tokio::select! {
+        secured = Secured::begin(shared.tls.as_ref(), Application::Http2, stream, &addr) => secured,
+        () = &mut handshake => {
+            tracing::debug!(peer = ?addr, "a connection did not finish its TLS handshake");
+            return;
+        }
+        () = shared.cut.cancelled() => return,
+    };
+    let Some(Secured {
+        stream,
+        certificate,
+    }) = secured
+    else {
+        return;
+    };
+    let peer = Peer::with_certificate(addr, certificate);
+    let slots = Arc::clone(&shared.slots);
+    let road = Arc::new(match stream.is_plain() {
+        true => Road::new(slots),
+        false => Road::encrypted(slots),
+    });
     let stream = Socket::new(stream, Arc::clone(&road));
+    let first_call = CancellationToken::new();
     let activity = Activity::new();
     let service = {
         let (peer, shared) = (Arc::clone(&peer), Arc::clone(&shared));
-        let activity = activity.clone();
+        let (first_call, activity) = (first_call.clone(), activity.clone());
         service_fn(move |request| {
+            first_call.cancel();
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
             let method = request.uri().path();
             let span = tracing::debug_span!("call", method, transport = "grpc");
+            let trace = span::call(request.headers(), method, &peer);
             let on = On {
                 peer,
                 road: Arc::clone(&road),
                 busy: activity.begin(),
             };
-            answer(shared, routes.clone(), on, request).instrument(span)
+            let answered = answer(shared, routes.clone(), on, request, trace.clone());
+            answered.instrument(trace).instrument(span)
         })
     };
     let window = shared.windows.take(shared.options.connection_window_bytes);
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
     let mut connection =
         pin!(http2_settings(&shared, &window).serve_connection(TokioIo::new(stream), service));
-    let idle = shared.options.connection_idle_timeout;
-    let mut idle = pin!(activity.over(idle));
-    let mut handshake = pin!(tokio::time::sleep(shared.options.handshake_timeout));
+    let mut idle = pin!(activity.over(shared.options.connection_idle_timeout));
+    let mut leaving = pin!(leaving(&shared.stop, &first_call));
     let (mut watching, mut stopping) = (true, false);
     loop {
         tokio::select! {
@@ -233,13 +293,22 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
                 stopping = true;
                 idle.set(activity.over(shared.options.handshake_timeout));
             }
-            () = shared.stop.cancelled(), if !stopping => {
+            () = &mut leaving, if !stopping => {
                 connection.as_mut().graceful_shutdown();
                 stopping = true;
             }
             () = shared.cut.cancelled() => return,
         }
     }
+}
+
+/// Ends when a connection should be told to go elsewhere: when the server stops, but not before
+/// who has just come had its first call taken, or has waited with it for this long. It couldn't
+/// know that it came too late.
+async fn leaving(stop: &CancellationToken, first_call: &CancellationToken) {
+    let until = tokio::time::Instant::now() + PATIENCE;
+    stop.cancelled().await;
+    let _ = tokio::time::timeout_at(until, first_call.cancelled()).await;
 }
 
 fn http2_settings(shared: &Shared, window: &Window) -> http2::Builder<Calls> {
@@ -272,25 +341,62 @@ async fn answer(
     mut routes: Routes,
     on: On,
     mut request: Request<Incoming>,
+    trace: Span,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let On { peer, road, busy } = on;
     let watch = Watch::current();
+    // Shares the request's.
+    let uri = request.uri().clone();
+    let path = uri.path();
+    let service = path.split('/').nth(1).unwrap_or_default();
+    let face = shared.face(service);
     let known = deadline::deadline(request.headers()).and_then(|deadline| {
-        let identity = shared.identify(&peer, request.headers())?;
-        let allowance = shared.allow(&peer, identity.as_ref())?;
-        Ok((deadline, identity, allowance))
+        let headers = request.headers();
+        let authorizer = shared.authorizer.as_ref();
+        let caller = Caller::of(authorizer, &peer, headers).and_then(|caller| {
+            let identity = roles::check(&caller, headers, path, face.is_some())?;
+            Ok((caller, identity))
+        });
+        let (caller, identity) = caller.map_err(|error| to_status(&error))?;
+        Ok((deadline, caller, identity))
     });
-    let (deadline, identity, allowance) = match known {
+    let known = known.map_err(|status| (status, None));
+    let known = known.and_then(|(deadline, caller, identity)| {
+        match shared.allow(&peer, identity.as_ref()) {
+            Ok(allowance) => Ok((deadline, caller, identity, allowance)),
+            Err(status) => Err((status, identity)),
+        }
+    });
+    // A negotiation may rest for as long as its caller looks for blobs.
+    let negotiation = path == NEGOTIATE;
+    // So may a session over RDMA, whose bytes don't come here; HTTP/2 finds out whether
+    // the caller is gone.
+    let rests = negotiation || path == RDMA_SESSION;
+    // Those calls end when their caller says so, or with the server.
+    let open_ended = negotiation || (face.is_none() && !service.starts_with("zako."));
+    let kind = match service {
+        transport::NAME | "google.bytestream.ByteStream" => CallKind::Stream,
+        _ if open_ended || rests => CallKind::Stream,
+        _ => CallKind::Short,
+    };
+    let meter = |identity| shared.meter(path, kind, face.as_deref(), &peer, identity);
+    let (deadline, caller, identity, allowance) = match known {
         Ok(known) => known,
-        Err(status) => {
+        Err((status, identity)) => {
             let refusal = status.into_http().map(Inner::Body);
-            return Ok(
-                refusal.map(|body| AnswerBody::new(body, None, None, watch, None, None, busy))
-            );
+            let meter = meter(identity);
+            if let Some(meter) = &meter {
+                meter.ended(refusal.headers());
+            }
+            span::ended(&trace, refusal.headers());
+            return Ok(refusal.map(|body| {
+                AnswerBody::new(body, None, None, watch, meter, trace).on(busy, None)
+            }));
         }
     };
     if let Some(identity) = &identity {
         request.extensions_mut().insert(identity.clone());
+        request.extensions_mut().insert(caller);
     }
     if let Some(allowance) = &allowance {
         request.extensions_mut().insert(allowance.clone());
@@ -298,28 +404,7 @@ async fn answer(
     if let Some(watch) = &watch {
         watch.until(deadline);
     }
-    // Shares the request's.
-    let uri = request.uri().clone();
-    let path = uri.path();
-    let service = path.split('/').nth(1).unwrap_or_default();
-    // A negotiation may rest for as long as its caller looks for blobs.
-    let negotiation = path == NEGOTIATE;
-    // So may a session over RDMA, whose bytes don't come here; HTTP/2 finds out whether
-    // the caller is gone.
-    let rests = negotiation || path == RDMA_SESSION;
-    // Those calls end when their caller says so, or with the server.
-    let face = shared.face(service);
-    let open_ended = negotiation || (face.is_none() && !service.starts_with("zako."));
-    let interface = match face {
-        Some(_) => Interface::RemoteExecution,
-        None => Interface::Zako,
-    };
-    let kind = match service {
-        transport::NAME | "google.bytestream.ByteStream" => CallKind::Stream,
-        _ if open_ended || rests => CallKind::Stream,
-        _ => CallKind::Short,
-    };
-    let meter = shared.meter(&uri, interface, kind, &peer, identity);
+    let meter = meter(identity);
     request.extensions_mut().insert(peer);
     let pace = |direction| Some(Pace::new(allowance.clone()?, direction));
     let request = request.map(|body| Metered::new(body, meter.clone(), pace(Direction::In)));
@@ -351,8 +436,9 @@ async fn answer(
         if let Some(meter) = &meter {
             meter.ended(answer.headers());
         }
+        span::ended(&trace, answer.headers());
         let pace = pace(Direction::Out);
-        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter, pace, busy))
+        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter, trace).on(busy, pace))
     })
 }
 

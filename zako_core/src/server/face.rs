@@ -16,6 +16,7 @@ use http::{HeaderMap, Request, Response};
 use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
+use tracing::Instrument;
 
 use super::answer::Inner;
 use super::batch::BatchBody;
@@ -31,7 +32,8 @@ use super::stream_body;
 use super::transport::{grpc_response, not_grpc, unary_response, uncompressed};
 use crate::access::Allowance;
 use crate::cas::Blob;
-use crate::negotiate::Peer;
+use crate::negotiate::{Caller, Peer};
+use crate::observe::{Interface, Lookup, trace};
 use crate::transport::grpc::frame::{self, PayloadField};
 use crate::transport::grpc::{BatchWriter, DecodeLimits, Pieces};
 
@@ -42,6 +44,13 @@ pub trait Face: fmt::Debug + Send + Sync + 'static {
 
     /// The encoded file descriptor set of its services, for reflection.
     fn descriptors(&self) -> &'static [u8];
+
+    /// What a call of this method looks for, if that is one thing: `blob`, `action`. An
+    /// answer counts as a hit, NOT_FOUND as a miss.
+    fn looks_for(&self, path: &str) -> Option<&'static str> {
+        let _ = path;
+        None
+    }
 
     /// Answers a call of one of its services. Dropped when the caller goes away or its
     /// deadline passes.
@@ -99,12 +108,17 @@ impl Call {
         &self.head.headers
     }
 
-    /// Who calls.
+    /// The connection that it came on.
     ///
     /// # Errors
     /// INTERNAL if the call came on no connection.
     pub fn peer(&self) -> Result<&Arc<Peer>, Status> {
         gated::peer(&self.head.extensions)
+    }
+
+    /// Who calls, and whether it may.
+    pub fn caller(&self) -> Caller {
+        gated::caller(&self.head.extensions)
     }
 
     /// The call for generated code.
@@ -186,6 +200,12 @@ impl Answering {
         self.shared.decode_limits()
     }
 
+    /// Tells that so many blobs were looked for, `misses` of them in vain.
+    pub fn looked_up(&self, hits: u64, misses: u64) {
+        let lookup = Lookup::new(Interface::RemoteExecution, "blob", hits, misses);
+        self.shared.looked_up(&lookup);
+    }
+
     /// Runs an upload to its end even when its caller goes away: the server waits for
     /// it when it shuts down.
     ///
@@ -195,7 +215,8 @@ impl Answering {
         &self,
         upload: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Status> {
-        let task = self.shared.uploads.spawn(Allowance::inherited(upload));
+        let upload = Allowance::inherited(upload.instrument(trace::current()));
+        let task = self.shared.uploads.spawn(upload);
         task.await
             .map_err(|_| Status::internal("the upload broke off"))
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -13,7 +14,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, Caps};
-use crate::cas::{CasError, Result};
+use crate::cas::{CasError, ErrorKind, Result};
 use crate::negotiate::PeerAddr;
 use crate::transport::stream::Stream;
 
@@ -34,11 +35,28 @@ pub enum ListenAddr {
 #[error("{0:?} is not an address to listen on: write IP:PORT or unix:/PATH")]
 pub struct ParseListenAddrError(String);
 
+/// A socket that listens already: taken by this process, or handed on by another one, such as
+/// the server before this one or a service manager. What connects waits in its queue until it
+/// is served, and goes on waiting while any process has it open.
+#[derive(Debug)]
+pub struct ListenSocket {
+    addr: ListenAddr,
+    socket: StdSocket,
+}
+
+#[derive(Debug)]
+enum StdSocket {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
 /// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     addr: ListenAddr,
     socket: Socket,
+    /// Its path goes with it.
+    removes: bool,
 }
 
 #[derive(Debug)]
@@ -78,13 +96,13 @@ impl Listener {
                     let addr = socket.local_addr()?;
                     io::Result::Ok((socket, addr))
                 };
-                let (socket, addr) = taken.await.map_err(|error| {
-                    let message = format!("can't listen on {addr}");
-                    CasError::new(crate::cas::ErrorKind::Io, message).with_source(error)
-                })?;
+                let (socket, addr) = taken
+                    .await
+                    .map_err(|error| unusable(&ListenAddr::Tcp(*addr), error))?;
                 Ok(Self {
                     addr: ListenAddr::Tcp(addr),
                     socket: Socket::Tcp(socket),
+                    removes: false,
                 })
             }
             ListenAddr::Unix(path) => {
@@ -94,9 +112,25 @@ impl Listener {
                 Ok(Self {
                     addr: addr.clone(),
                     socket: Socket::Unix(socket),
+                    removes: true,
                 })
             }
         }
+    }
+
+    /// Serves a socket that is there. The path of a Unix socket stays.
+    pub(super) fn adopt(socket: ListenSocket) -> Result<Self> {
+        let ListenSocket { addr, socket } = socket;
+        let adopted = match socket {
+            StdSocket::Tcp(socket) => TcpListener::from_std(socket).map(Socket::Tcp),
+            StdSocket::Unix(socket) => UnixListener::from_std(socket).map(Socket::Unix),
+        };
+        let socket = adopted.map_err(|error| unusable(&addr, error))?;
+        Ok(Self {
+            addr,
+            socket,
+            removes: false,
+        })
     }
 
     pub(super) fn addr(&self) -> &ListenAddr {
@@ -159,9 +193,106 @@ impl Listener {
     }
 }
 
+impl ListenSocket {
+    /// Takes an address. The path of a Unix socket stays when this is dropped: the next
+    /// server takes it over.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if the address can't be taken.
+    pub async fn bind(addr: &ListenAddr) -> Result<Self> {
+        let mut listener = Listener::bind(addr).await?;
+        listener.removes = false;
+        let addr = listener.addr.clone();
+        let clone = match &listener.socket {
+            Socket::Tcp(socket) => socket
+                .as_fd()
+                .try_clone_to_owned()
+                .map(|fd| StdSocket::Tcp(fd.into())),
+            Socket::Unix(socket) => socket
+                .as_fd()
+                .try_clone_to_owned()
+                .map(|fd| StdSocket::Unix(fd.into())),
+        };
+        let socket = clone.map_err(|error| unusable(&addr, error))?;
+        Ok(Self { addr, socket })
+    }
+
+    /// Takes over a socket that listens.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if it is of no use.
+    pub fn tcp(socket: std::net::TcpListener) -> Result<Self> {
+        let named = socket.local_addr().and_then(|addr| {
+            socket.set_nonblocking(true)?;
+            Ok(addr)
+        });
+        let addr = named.map_err(|error| {
+            CasError::new(ErrorKind::Io, "a socket is of no use").with_source(error)
+        })?;
+        Ok(Self {
+            addr: ListenAddr::Tcp(addr),
+            socket: StdSocket::Tcp(socket),
+        })
+    }
+
+    /// Takes over a socket that listens. One without a path is named `unix:`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if it is of no use.
+    pub fn unix(socket: std::os::unix::net::UnixListener) -> Result<Self> {
+        let named = socket.local_addr().and_then(|addr| {
+            socket.set_nonblocking(true)?;
+            Ok(addr)
+        });
+        let addr = named.map_err(|error| {
+            CasError::new(ErrorKind::Io, "a socket is of no use").with_source(error)
+        })?;
+        let path = addr.as_pathname().unwrap_or(Path::new(""));
+        Ok(Self {
+            addr: ListenAddr::Unix(path.to_owned()),
+            socket: StdSocket::Unix(socket),
+        })
+    }
+
+    /// The same socket once more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if there are no more file descriptors.
+    pub fn try_clone(&self) -> Result<Self> {
+        let clone = match &self.socket {
+            StdSocket::Tcp(socket) => socket.try_clone().map(StdSocket::Tcp),
+            StdSocket::Unix(socket) => socket.try_clone().map(StdSocket::Unix),
+        };
+        Ok(Self {
+            socket: clone.map_err(|error| unusable(&self.addr, error))?,
+            addr: self.addr.clone(),
+        })
+    }
+
+    /// The address that it has.
+    pub fn addr(&self) -> &ListenAddr {
+        &self.addr
+    }
+}
+
+impl AsFd for ListenSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            StdSocket::Tcp(socket) => socket.as_fd(),
+            StdSocket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
+fn unusable(addr: &ListenAddr, error: io::Error) -> CasError {
+    CasError::new(ErrorKind::Io, format!("can't listen on {addr}")).with_source(error)
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let ListenAddr::Unix(path) = &self.addr {
+        if let ListenAddr::Unix(path) = &self.addr
+            && self.removes
+        {
             // A leftover is taken over by the next server all the same.
             let _ = std::fs::remove_file(path);
         }
@@ -217,5 +348,43 @@ mod tests {
         std::fs::write(&path, "a file of someone's").unwrap();
         assert!(Listener::bind(&addr).await.is_err());
         assert!(path.exists());
+    }
+
+    #[tokio::test]
+    async fn who_connects_between_two_servers_is_served_by_the_second() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let dir = tempfile::tempdir().unwrap();
+        let path = ListenAddr::Unix(dir.path().join("socket"));
+        for addr in ["127.0.0.1:0".parse().unwrap(), path] {
+            let socket = ListenSocket::bind(&addr).await.unwrap();
+            let first = Listener::adopt(socket.try_clone().unwrap()).unwrap();
+            drop(first);
+            let (addr, connections) = (socket.addr().clone(), TaskTracker::new());
+            let asking = async {
+                match &addr {
+                    ListenAddr::Tcp(addr) => {
+                        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
+                        stream.read_u8().await.unwrap()
+                    }
+                    ListenAddr::Unix(path) => {
+                        let mut stream = UnixStream::connect(path).await.unwrap();
+                        stream.read_u8().await.unwrap()
+                    }
+                }
+            };
+            let second = Listener::adopt(socket).unwrap();
+            let serving = second.serve(
+                1,
+                &connections,
+                std::future::pending(),
+                |mut stream, _| async move {
+                    stream.write_u8(7).await.unwrap();
+                },
+            );
+            tokio::select! {
+                answer = asking => assert_eq!(answer, 7),
+                () = serving => panic!("it serves for ever"),
+            }
+        }
     }
 }

@@ -7,14 +7,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, Uri};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tonic::Code;
 
 use crate::access::{Identity, Pace};
 use crate::negotiate::Peer;
-use crate::observe::{CallEnd, CallKind, Interface, Observer};
+use crate::observe::{CallEnd, CallKind, Interface, Lookup, Observer};
 
 /// A call under way. Its request's and its answer's body share it; when both are gone the
 /// call has ended, and the observer is told.
@@ -23,8 +23,9 @@ pub(super) struct Meter {
     observer: Arc<dyn Observer>,
     interface: Interface,
     kind: CallKind,
-    /// Its path is the method.
-    uri: Uri,
+    method: Arc<str>,
+    /// What it looks for, if that is one thing.
+    looks_for: Option<&'static str>,
     peer: Arc<Peer>,
     identity: Option<Identity>,
     began: Instant,
@@ -41,12 +42,17 @@ pub(super) struct Metered {
     pace: Option<Pace>,
 }
 
+/// The codes of a call that found what it looked for, and of one that did not.
+const HIT: u16 = Code::Ok as u16;
+const MISS: u16 = Code::NotFound as u16;
+
 impl Meter {
     pub(super) fn new(
         observer: Arc<dyn Observer>,
         interface: Interface,
         kind: CallKind,
-        uri: Uri,
+        method: Arc<str>,
+        looks_for: Option<&'static str>,
         peer: Arc<Peer>,
         identity: Option<Identity>,
     ) -> Arc<Self> {
@@ -54,7 +60,8 @@ impl Meter {
             observer,
             interface,
             kind,
-            uri,
+            method,
+            looks_for,
             peer,
             identity,
             began: Instant::now(),
@@ -80,16 +87,40 @@ impl Meter {
     /// body).
     pub(super) fn ended(&self, trailers: &HeaderMap) {
         if let Some(code) = trailers.get("grpc-status") {
-            let code = Code::from_bytes(code.as_bytes());
-            self.code.store(code as u16, Ordering::Relaxed);
+            self.coded(Code::from_bytes(code.as_bytes()));
         }
+    }
+
+    /// Notes the code.
+    pub(super) fn coded(&self, code: Code) {
+        self.code.store(code as u16, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that came past the request's body.
+    pub(super) fn received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that went past the answer's body.
+    pub(super) fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
 impl Drop for Meter {
     fn drop(&mut self) {
         let code = self.code.load(Ordering::Relaxed);
-        let unknown = code == Code::Unimplemented as u16;
+        if let Some(what) = self.looks_for {
+            let (hits, misses) = match code {
+                HIT => (1, 0),
+                MISS => (0, 1),
+                _ => (0, 0),
+            };
+            if hits + misses > 0 {
+                let lookup = Lookup::new(self.interface, what, hits, misses);
+                self.observer.lookup(&lookup);
+            }
+        }
         self.observer.call(&CallEnd {
             kind: self.kind,
             code,
@@ -98,10 +129,7 @@ impl Drop for Meter {
             sent: self.sent.load(Ordering::Relaxed),
             identity: self.identity.as_ref(),
             peer: self.peer.host(),
-            ..CallEnd::new(
-                self.interface,
-                if unknown { "other" } else { self.uri.path() },
-            )
+            ..CallEnd::new(self.interface, &self.method)
         });
     }
 }

@@ -20,13 +20,17 @@ mod gated;
 mod idle_body;
 mod listen;
 mod meter;
+mod methods;
 mod options;
 mod port;
 mod preface;
 mod rdma;
 mod resource;
+mod roles;
+mod secure;
 mod sendfile;
 mod serve;
+mod span;
 mod stall;
 mod status;
 mod store;
@@ -41,17 +45,18 @@ use std::sync::Arc;
 
 pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use figures::{Figures, FiguresReader};
-pub use listen::{ListenAddr, ParseListenAddrError};
+pub use listen::{ListenAddr, ListenSocket, ParseListenAddrError};
 pub use options::{MaintenanceAccess, ServerOptions};
 pub use port::{Port, PortConnection, PortOptions, PortStream};
 pub use rdma::{Network, ParseNetworkError, RdmaOptions};
-pub use serve::BoundServer;
+pub use serve::{BoundServer, Notice};
 pub use status::{bad_frame, bad_request, to_status};
 
 use crate::access::{Authorizer, Quota};
 use crate::cas::{Cas, Maintain, Result};
 use crate::negotiate::{Clock, SystemClock};
 use crate::observe::Observer;
+use crate::tls::TlsAcceptor;
 
 /// A server that is not listening yet.
 pub struct Server {
@@ -64,6 +69,7 @@ pub struct Server {
     observer: Option<Arc<dyn Observer>>,
     authorizer: Option<Arc<dyn Authorizer>>,
     quota: Option<Arc<dyn Quota>>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Server {
@@ -79,6 +85,7 @@ impl Server {
             observer: None,
             authorizer: None,
             quota: None,
+            tls: None,
         }
     }
 
@@ -117,6 +124,14 @@ impl Server {
         self
     }
 
+    /// Takes connections over TCP by TLS only; those over Unix sockets stay as they are.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsAcceptor) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
     /// Offers the maintenance of the store too, to callers that
     /// [`ServerOptions::maintenance`] trusts.
     #[must_use]
@@ -138,6 +153,15 @@ impl Server {
     /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if the address can't be taken.
     pub async fn bind(self, addr: &ListenAddr) -> Result<BoundServer> {
         let listener = listen::Listener::bind(addr).await?;
+        Ok(BoundServer::new(listener, self))
+    }
+
+    /// Takes a socket that listens already. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if it is of no use.
+    pub fn bind_to(self, socket: ListenSocket) -> Result<BoundServer> {
+        let listener = listen::Listener::adopt(socket)?;
         Ok(BoundServer::new(listener, self))
     }
 }

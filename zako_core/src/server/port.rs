@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{IoSlice, Result as IoResult};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Caps;
-use super::listen::{ListenAddr, Listener};
+use super::listen::{ListenAddr, ListenSocket, Listener};
+use super::secure::Secured;
 use super::stall::Stalling;
 use crate::cas::Result;
 use crate::negotiate::PeerAddr;
+use crate::tls::{Application, TlsAcceptor};
 use crate::transport::stream::Stream;
 
 /// A port whose connections have the bounds of the server's own: their number, peers
@@ -24,6 +27,7 @@ use crate::transport::stream::Stream;
 pub struct Port {
     listener: Listener,
     options: PortOptions,
+    tls: Option<TlsAcceptor>,
 }
 
 /// What a port allows.
@@ -35,6 +39,8 @@ pub struct PortOptions {
     /// Connections at once of one address, or of one network of 64 bits of IPv6; further
     /// ones are closed at once (1,024).
     pub max_connections_per_address: usize,
+    /// How long the TLS handshake of a new connection may take (10 s).
+    pub handshake_timeout: Duration,
     /// How long a peer may take nothing of what is written to it (60 s).
     pub write_idle_timeout: Duration,
     /// How long connections may go on after the shutdown began (30 s).
@@ -47,6 +53,9 @@ pub struct PortConnection {
     pub stream: PortStream,
     /// Whose it is.
     pub peer: PeerAddr,
+    /// The client's own certificate, in DER, if it showed one in the TLS handshake: it was
+    /// checked.
+    pub certificate: Option<Arc<[u8]>>,
     /// Cancelled when no more requests should be taken.
     pub stop: CancellationToken,
 }
@@ -60,6 +69,7 @@ impl Default for PortOptions {
         Self {
             max_connections: 4096,
             max_connections_per_address: 1024,
+            handshake_timeout: Duration::from_secs(10),
             write_idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
         }
@@ -75,7 +85,28 @@ impl Port {
         Ok(Self {
             listener: Listener::bind(addr).await?,
             options,
+            tls: None,
         })
+    }
+
+    /// Takes a socket that listens already. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if it is of no use.
+    pub fn bind_to(socket: ListenSocket, options: PortOptions) -> Result<Self> {
+        Ok(Self {
+            listener: Listener::adopt(socket)?,
+            options,
+            tls: None,
+        })
+    }
+
+    /// Takes connections over TCP by TLS only; those over Unix sockets stay as they are.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsAcceptor) -> Self {
+        self.tls = Some(tls);
+        self
     }
 
     /// The address that it has: with the real port where 0 was asked for.
@@ -91,22 +122,36 @@ impl Port {
     pub async fn serve<F>(
         self,
         shutdown: impl Future<Output = ()>,
-        serve: impl Fn(PortConnection) -> F,
+        serve: impl Fn(PortConnection) -> F + Send + Sync + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
-        let Self { listener, options } = self;
+        let Self {
+            listener,
+            options,
+            tls,
+        } = self;
+        let (serve, tls) = (Arc::new(serve), tls.map(Arc::new));
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
         let _cut = cut.clone().drop_guard();
         let connections = TaskTracker::new();
         let begin = |stream, peer| {
-            let connection = PortConnection {
-                stream: PortStream(Stalling::new(stream, options.write_idle_timeout)),
-                peer,
-                stop: stop.clone(),
+            let (serve, tls) = (Arc::clone(&serve), tls.clone());
+            let (stop, cut) = (stop.clone(), cut.clone());
+            let (stall, handshake) = (options.write_idle_timeout, options.handshake_timeout);
+            let served = async move {
+                let secured = Secured::begin(tls.as_deref(), Application::Http1, stream, &peer);
+                let Ok(Some(secured)) = timeout(handshake, secured).await else {
+                    return;
+                };
+                let connection = PortConnection {
+                    stream: PortStream(Stalling::new(secured.stream, stall)),
+                    peer,
+                    certificate: secured.certificate,
+                    stop,
+                };
+                serve(connection).await;
             };
-            let served = serve(connection);
-            let cut = cut.clone();
             async move {
                 let _ = cut.run_until_cancelled(served).await;
             }

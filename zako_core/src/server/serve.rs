@@ -18,9 +18,11 @@ use zako_protobuf::store::store_server::StoreServer;
 use super::Server;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
+use super::face::Face;
 use super::figures::FiguresReader;
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
+use super::methods::Methods;
 use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
@@ -43,6 +45,18 @@ pub struct BoundServer {
     shared: Arc<Shared>,
 }
 
+/// Tells that a server is going to end.
+#[derive(Clone, Debug)]
+pub struct Notice(CancellationToken);
+
+impl Notice {
+    /// From now on the server says that it is not serving to who asks about its health. It
+    /// goes on answering calls.
+    pub fn give(&self) {
+        self.0.cancel();
+    }
+}
+
 impl BoundServer {
     pub(super) fn new(listener: Listener, server: Server) -> Self {
         let Server {
@@ -55,6 +69,7 @@ impl BoundServer {
             observer,
             authorizer,
             quota,
+            tls,
         } = server;
         Self {
             listener,
@@ -66,14 +81,17 @@ impl BoundServer {
                 windows: Windows::new(options.max_receive_bytes),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
+                methods: observer.as_ref().map(|_| methods(&faces)),
                 faces,
                 observer,
                 authorizer,
                 quota,
+                tls,
                 began: Instant::now(),
                 connections: TaskTracker::new(),
                 slots: Arc::new(Slots::new()),
                 uploads: TaskTracker::new(),
+                leaving: CancellationToken::new(),
                 stop: CancellationToken::new(),
                 park: CancellationToken::new(),
                 cut: CancellationToken::new(),
@@ -89,6 +107,12 @@ impl BoundServer {
     /// What tells what it holds.
     pub fn figures(&self) -> FiguresReader {
         FiguresReader::new(Arc::clone(&self.shared))
+    }
+
+    /// What tells clients that ask about its health that it is going to end, before it does:
+    /// those that can go elsewhere in time.
+    pub fn notice(&self) -> Notice {
+        Notice(self.shared.leaving.clone())
     }
 
     /// Answers calls until `shutdown` is ready. Then takes no more connections and
@@ -112,7 +136,15 @@ impl BoundServer {
             let (shared, routes) = (Arc::clone(&shared), routes.clone());
             connection::serve(shared, routes, stream, addr)
         };
-        listener.serve(caps, connections, shutdown, serve).await;
+        let noticed = async {
+            shared.leaving.cancelled().await;
+            set_serving(&health, &shared, false).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = listener.serve(caps, connections, shutdown, serve) => {}
+            () = noticed => {}
+        }
         // Closes the socket: a peer that connects now is refused, not left waiting.
         drop(listener);
 
@@ -155,6 +187,20 @@ impl fmt::Debug for BoundServer {
             .field("cas", &self.shared.cas)
             .finish_non_exhaustive()
     }
+}
+
+/// All methods of its services.
+fn methods(faces: &[Arc<dyn Face>]) -> Methods {
+    let own = [
+        zako_protobuf::FILE_DESCRIPTOR_SET,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    Methods::of(
+        own.into_iter()
+            .chain(faces.iter().map(|face| face.descriptors())),
+    )
 }
 
 async fn routes(shared: &Arc<Shared>) -> Result<(HealthReporter, Routes)> {

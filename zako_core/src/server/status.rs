@@ -94,6 +94,7 @@ fn code_and_reason(kind: ErrorKind) -> (Code, &'static str) {
         ErrorKind::Corrupt => (Code::DataLoss, "CORRUPT"),
         ErrorKind::Unauthenticated => (Code::Unauthenticated, "UNAUTHENTICATED"),
         ErrorKind::PermissionDenied => (Code::PermissionDenied, "PERMISSION_DENIED"),
+        ErrorKind::Untrusted => (Code::Unauthenticated, "UNTRUSTED"),
         ErrorKind::Unsupported => (Code::FailedPrecondition, "UNSUPPORTED"),
         ErrorKind::Unavailable => (Code::Unavailable, "UNAVAILABLE"),
         ErrorKind::Closed => (Code::Unavailable, "CLOSED"),

@@ -44,6 +44,12 @@ impl<T> Slab<T> {
         }
     }
 
+    /// The memory that they take.
+    pub(crate) fn memory(&self) -> usize {
+        let slots: usize = self.0.iter().map(Vec::capacity).sum();
+        slots * size_of::<T>() + self.0.capacity() * size_of::<Vec<T>>()
+    }
+
     /// The slots from this number on.
     pub(crate) fn iter_from(&self, number: usize) -> impl Iterator<Item = &T> {
         let chunks = self.0.get(number / CHUNK..).unwrap_or_default();

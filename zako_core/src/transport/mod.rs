@@ -3,5 +3,6 @@
 pub mod grpc;
 mod inbox;
 mod outbox;
+pub(crate) mod plaintext;
 pub(crate) mod socket;
 pub(crate) mod stream;

@@ -1,5 +1,6 @@
 //! What both batch calls have in common: their bounds, and a status for each blob.
 
+use prost::Message;
 use tonic::{Code, Status};
 use zako_core::cas::{CasError, ErrorKind};
 use zako_core::server::{CallBody, bad_frame, bad_request, to_status};
@@ -54,7 +55,14 @@ pub(super) fn digest(
 /// How it went with one blob.
 pub(super) fn failure(error: &CasError) -> rpc::Status {
     let status = to_status(error);
-    self::status(status.code(), status.message())
+    let mut told = self::status(status.code(), status.message());
+    // When to try again, where it says so. The rest would weigh more than the answer.
+    if error.retry_after().is_some() {
+        let all = rpc::Status::decode(status.details()).unwrap_or_default();
+        let retry = |detail: &prost_types::Any| detail.type_url.ends_with("google.rpc.RetryInfo");
+        told.details = all.details.into_iter().filter(retry).collect();
+    }
+    told
 }
 
 pub(super) fn status(code: Code, message: &str) -> rpc::Status {

@@ -6,20 +6,22 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::encode_varint;
 use tonic::Status;
+use zako_core::access::Role;
 use zako_core::cas::Lease;
 use zako_core::server::{Call, Reply, bad_frame, bad_request, to_status};
 use zako_core::transport::grpc::Pieces;
 use zako_core::transport::grpc::frame::HEAD_LEN;
 
-use super::Refused;
 use super::fields::{self, Value, malformed};
 use super::memory::Memory;
+use super::{Refused, rights};
 use crate::cache::Cache;
 use crate::digest::{DigestFunction, RemoteDigest};
 
 /// So many are looked up before others may run.
 const AT_ONCE: usize = 2048;
 
+const INSTANCE: u64 = 1;
 const DIGESTS: u64 = 2;
 const DIGEST_FUNCTION: u64 = 3;
 
@@ -33,25 +35,39 @@ struct Group {
     ends: Vec<usize>,
 }
 
-pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
-    let (mut body, _) = call.open()?;
-    let limit = cache.options().max_message_bytes;
-    let (request, _share) = memory.message(&mut body, limit).await?;
-    let request = request.unframed().map_err(bad_frame)?;
-    Ok(Reply::framed(find(cache, request).await?))
+/// How many blobs were there, and how many not.
+#[derive(Default)]
+struct Found {
+    hits: u64,
+    misses: u64,
 }
 
-/// The answer, with its head.
-async fn find(cache: &Cache, mut request: Pieces) -> Result<Bytes, Status> {
+pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
+    let caller = call.caller();
+    rights::check_somewhere(&caller, Role::Read)?;
+    let (mut body, answering) = call.open()?;
+    let limit = cache.options().max_message_bytes;
+    let (request, _share) = memory.message(&mut body, limit).await?;
+    let mut request = request.unframed().map_err(bad_frame)?;
+    if caller.matters() {
+        rights::check(&caller, &instance(&mut request.share())?, Role::Read)?;
+    }
+    let (answer, found) = find(cache, request).await?;
+    answering.looked_up(found.hits, found.misses);
+    Ok(Reply::framed(answer))
+}
+
+/// The answer, with its head, and how many there were.
+async fn find(cache: &Cache, mut request: Pieces) -> Result<(Bytes, Found), Status> {
     let function = function(request.share())?;
     let mut answer = BytesMut::zeroed(HEAD_LEN);
-    let mut group = Group::default();
+    let (mut group, mut found) = (Group::default(), Found::default());
     while let Some(field) = fields::next(&mut request)? {
         match (field.number, field.value) {
             (DIGESTS, Value::Bytes(length)) => {
                 group.read(function, &mut request, length)?;
                 if group.digests.len() == AT_ONCE {
-                    group.look_up(cache, &mut answer).await?;
+                    group.look_up(cache, &mut answer, &mut found).await?;
                     tokio::task::yield_now().await;
                 }
             }
@@ -60,11 +76,29 @@ async fn find(cache: &Cache, mut request: Pieces) -> Result<Bytes, Status> {
             _ => {}
         }
     }
-    group.look_up(cache, &mut answer).await?;
+    group.look_up(cache, &mut answer, &mut found).await?;
     // The request is no longer than a message, and the answer not longer than it.
     let length = (answer.len() - HEAD_LEN) as u32;
     answer[1..HEAD_LEN].copy_from_slice(&length.to_be_bytes());
-    Ok(answer.freeze())
+    Ok((answer.freeze(), found))
+}
+
+/// The instance that the request names: the last, as generated code reads it.
+fn instance(request: &mut Pieces) -> Result<String, Status> {
+    let mut instance = String::new();
+    while let Some(field) = fields::next(request)? {
+        match (field.number, field.value) {
+            (INSTANCE, Value::Bytes(length)) => {
+                let name = request.copy_to_bytes(length);
+                let name = std::str::from_utf8(&name).map_err(|_| malformed())?;
+                name.clone_into(&mut instance);
+            }
+            (INSTANCE, _) => return Err(malformed()),
+            (_, Value::Bytes(length)) => request.advance(length),
+            _ => {}
+        }
+    }
+    Ok(instance)
 }
 
 /// The function that the request names, which stands behind the digests.
@@ -106,9 +140,17 @@ impl Group {
     }
 
     /// Appends those that are missing to the answer, in order.
-    async fn look_up(&mut self, cache: &Cache, answer: &mut BytesMut) -> Result<(), Status> {
+    async fn look_up(
+        &mut self,
+        cache: &Cache,
+        answer: &mut BytesMut,
+        found: &mut Found,
+    ) -> Result<(), Status> {
         let missing = cache.missing(&self.digests, Lease::Default).await;
-        for at in missing.map_err(|error| to_status(&error))? {
+        let missing = missing.map_err(|error| to_status(&error))?;
+        found.misses += missing.len() as u64;
+        found.hits += (self.digests.len() - missing.len()) as u64;
+        for at in missing {
             let begin = at.checked_sub(1).map_or(0, |before| self.ends[before]);
             let raw = &self.raw[begin..self.ends[at]];
             answer.put_u8((DIGESTS as u8) << 3 | 2);

@@ -14,6 +14,7 @@ mod find_missing;
 mod memory;
 mod request;
 mod resource_name;
+mod rights;
 mod tree;
 
 use std::sync::Arc;
@@ -56,6 +57,16 @@ impl Face for RemoteExecutionFace {
 
     fn descriptors(&self) -> &'static [u8] {
         proto::FILE_DESCRIPTOR_SET
+    }
+
+    fn looks_for(&self, path: &str) -> Option<&'static str> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        match (service, method) {
+            (ACTION_CACHE, "GetActionResult") => Some("action"),
+            (BYTE_STREAM, "Read") => Some("blob"),
+            (FETCH, _) => Some("asset"),
+            _ => None,
+        }
     }
 
     fn answer(self: Arc<Self>, call: Call) -> BoxFuture<'static, Reply> {

@@ -1,6 +1,7 @@
 //! Answers and their bodies.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use zako_core::cas::CasError;
 
 use super::blob_body::BlobBody;
 use super::connection::Busy;
+use super::meter::Meter;
 
 /// An answer under way.
 pub(super) type Answer = Response<AnswerBody>;
@@ -25,6 +27,7 @@ pub(super) struct AnswerBody {
     pace: Option<Pace>,
     /// The connection's next request is waited for when this body has ended.
     _busy: Option<Busy>,
+    meter: Option<Arc<Meter>>,
 }
 
 enum Source {
@@ -78,6 +81,7 @@ impl AnswerBody {
             source,
             pace: None,
             _busy: None,
+            meter: None,
         }
     }
 
@@ -99,14 +103,21 @@ impl AnswerBody {
         self.size_hint().exact()
     }
 
-    pub(super) fn holding(mut self, pace: Option<Pace>, busy: Busy) -> Self {
-        (self.pace, self._busy) = (pace, Some(busy));
+    fn holding(mut self, busy: Busy, meter: Option<Arc<Meter>>) -> Self {
+        self._busy = Some(busy);
+        self.meter = meter;
+        self
+    }
+
+    /// The body, no faster than this.
+    pub(super) fn paced(mut self, pace: Option<Pace>) -> Self {
+        self.pace = pace;
         self
     }
 }
 
 /// Names the length of the body, and takes it away from the answer to a HEAD.
-pub(super) fn finish(answer: Answer, head: bool, pace: Option<Pace>, busy: Busy) -> Answer {
+pub(super) fn finish(answer: Answer, head: bool, busy: Busy, meter: Option<Arc<Meter>>) -> Answer {
     let (mut parts, body) = answer.into_parts();
     if let Some(length) = body.length()
         && parts.status != StatusCode::NO_CONTENT
@@ -116,7 +127,7 @@ pub(super) fn finish(answer: Answer, head: bool, pace: Option<Pace>, busy: Busy)
         parts.headers.insert(CONTENT_LENGTH, length.into());
     }
     let body = if head { body.emptied() } else { body };
-    Response::from_parts(parts, body.holding(pace, busy))
+    Response::from_parts(parts, body.holding(busy, meter))
 }
 
 impl Body for AnswerBody {
@@ -148,6 +159,11 @@ impl Body for AnswerBody {
             }
             Poll::Ready(Some(Err(error))) => tracing::warn!(%error, "an answer breaks off"),
             _ => {}
+        }
+        if let (Some(meter), Poll::Ready(Some(Ok(frame)))) = (&self.meter, &polled)
+            && let Some(data) = frame.data_ref()
+        {
+            meter.sent(data.len());
         }
         polled
     }

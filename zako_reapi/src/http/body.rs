@@ -1,5 +1,6 @@
 //! Reading a request's body, and noticing when next to nothing comes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +12,9 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
-
 use zako_core::access::Pace;
 
+use super::meter::Meter;
 use super::refusal::Refusal;
 
 /// A sender that brings less in the idle time is as good as silent.
@@ -35,6 +36,7 @@ pub(super) struct RequestBody {
     unasked: bool,
     /// How fast it may come.
     pub(super) pace: Option<Pace>,
+    meter: Option<Arc<Meter>>,
 }
 
 impl RequestBody {
@@ -49,7 +51,14 @@ impl RequestBody {
             came: 0,
             waited: Duration::ZERO,
             pace: None,
+            meter: None,
         }
+    }
+
+    /// Has its bytes counted.
+    pub(super) fn metered(mut self, meter: Option<Arc<Meter>>) -> Self {
+        self.meter = meter;
+        self
     }
 
     /// Its length in bytes, if that was told.
@@ -89,6 +98,9 @@ impl RequestBody {
                     pace.moved(data.len());
                 }
                 self.came += data.len();
+                if let Some(meter) = &self.meter {
+                    meter.received(data.len());
+                }
                 if self.came >= PROGRESS {
                     (self.came, self.waited) = (0, Duration::ZERO);
                 }

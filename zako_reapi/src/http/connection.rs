@@ -13,7 +13,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use zako_core::negotiate::PeerAddr;
+use tokio_util::sync::CancellationToken;
+use zako_core::negotiate::Peer;
+use zako_core::observe::{Connected, Interface};
 use zako_core::server::{PortConnection, PortStream};
 
 use super::{Shared, route};
@@ -50,20 +52,20 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     } = connection;
     // Who connects has something to say.
     let watch = Watch::new(Phase::Head(Instant::now()));
+    let _connected = Connected::new(shared.observer.clone(), Interface::Http);
+    let caller = Peer::new(peer.clone());
     let stream = WatchedStream {
         stream,
         watch: watch.clone(),
     };
     let options = &shared.options;
     let over = watch.over(options.header_timeout, options.keep_alive_timeout);
-    let address = match &peer {
-        PeerAddr::Tcp { remote, .. } => Some(remote.ip()),
-        PeerAddr::Unix { .. } => None,
-    };
+    let (came, first) = (Instant::now(), CancellationToken::new());
     let service = service_fn(|request| {
+        first.cancel();
         let busy = watch.busy();
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(route::answer(shared, request, address, busy).await) }
+        let (shared, caller) = (Arc::clone(&shared), Arc::clone(&caller));
+        async move { Ok::<_, Infallible>(route::answer(shared, request, caller, busy).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -73,6 +75,12 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
         .max_buf_size(options.max_header_bytes.max(BUFFER))
         .serve_connection(TokioIo::new(stream), service);
     let (mut connection, mut over) = (pin!(connection), pin!(over));
+    let mut leaving = pin!(async {
+        stop.cancelled().await;
+        // Who has just come couldn't know that it came too late: its first request is
+        // answered.
+        let _ = tokio::time::timeout_at(came + PATIENCE, first.cancelled()).await;
+    });
     let mut stopping = false;
     loop {
         tokio::select! {
@@ -86,13 +94,16 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
                 tracing::debug!(?peer, "a connection without a request was closed");
                 return;
             }
-            () = stop.cancelled(), if !stopping => {
+            () = &mut leaving, if !stopping => {
                 connection.as_mut().graceful_shutdown();
                 stopping = true;
             }
         }
     }
 }
+
+/// How long a connection may be without a request before a server that stops closes it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is read from a connection, and written to it, at once.
 const BUFFER: usize = 256 << 10;

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `/[instance/]cas/<hash>` | a blob; the length of the hash tells the function, a name before it (`cas/blake3/<hash>`) too |
 //! | `/[instance/]ac/<hash>` | an action result, or whatever a client keeps there |
-//! | `/dav/<path>` | values under free names, with as much of WebDAV as caches need |
+//! | `/[instance/]dav/<path>` | values under free names, with as much of WebDAV as caches need |
 //! | `/status` | figures of the server and its store, as JSON |
 
 mod actions;
@@ -19,6 +19,7 @@ mod dav;
 mod decode;
 mod give;
 mod memory;
+mod meter;
 mod multistatus;
 mod negotiation;
 mod options;
@@ -26,6 +27,7 @@ mod path;
 mod range;
 mod receive;
 mod refusal;
+mod rights;
 mod route;
 mod status;
 
@@ -38,7 +40,7 @@ use tokio_util::task::TaskTracker;
 use zako_core::access::{Authorizer, Quota};
 use zako_core::cas::{Maintain, Result};
 use zako_core::observe::Observer;
-use zako_core::server::{ListenAddr, Port};
+use zako_core::server::{ListenAddr, ListenSocket, Port};
 
 pub use options::HttpOptions;
 
@@ -81,6 +83,19 @@ impl HttpServer {
     /// [`ErrorKind::Io`](zako_core::cas::ErrorKind::Io) if the address can't be taken.
     pub async fn bind(addr: &ListenAddr, cache: Cache, options: HttpOptions) -> Result<Self> {
         let port = Port::bind(addr, options.port()).await?;
+        Ok(Self::on(port, cache, options))
+    }
+
+    /// Takes a socket that listens already. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](zako_core::cas::ErrorKind::Io) if it is of no use.
+    pub fn bind_to(socket: ListenSocket, cache: Cache, options: HttpOptions) -> Result<Self> {
+        let port = Port::bind_to(socket, options.port())?;
+        Ok(Self::on(port, cache, options))
+    }
+
+    fn on(port: Port, cache: Cache, options: HttpOptions) -> Self {
         let shared = Shared {
             memory: Memory::new(options.max_memory_bytes),
             windows: Memory::new(options.max_memory_bytes / 2),
@@ -94,7 +109,7 @@ impl HttpServer {
             began: Instant::now(),
             uploads: TaskTracker::new(),
         };
-        Ok(Self { port, shared })
+        Self { port, shared }
     }
 
     /// Tells the figures of the store too.
@@ -125,6 +140,14 @@ impl HttpServer {
         self
     }
 
+    /// Takes connections over TCP by TLS only.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: zako_core::tls::TlsAcceptor) -> Self {
+        self.port = self.port.with_tls(tls);
+        self
+    }
+
     /// The address that it has: with the real port where 0 was asked for.
     pub fn local_addr(&self) -> &ListenAddr {
         self.port.local_addr()
@@ -135,7 +158,8 @@ impl HttpServer {
     /// were storing is dropped.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let shared = Arc::new(self.shared);
-        let serve = |connection| connection::serve(Arc::clone(&shared), connection);
+        let each = Arc::clone(&shared);
+        let serve = move |connection| connection::serve(Arc::clone(&each), connection);
         self.port.serve(shutdown, serve).await;
         shared.uploads.close();
         let released = tokio::time::timeout(RELEASE_TIMEOUT, shared.uploads.wait());

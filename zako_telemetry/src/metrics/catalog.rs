@@ -120,6 +120,12 @@ catalog! {
         "Blobs present.";
     STORE_BLOB_SIZE = Gauge "zako.store.blob.size" ["By"] ()
         "The sum of their sizes.";
+    STORE_INDEX = Gauge "zako.store.index" ["By"] ()
+        "Memory that the index takes.";
+    STORE_QUEUED = Gauge "zako.store.queued" ["By"] ()
+        "Small blobs that wait to be written.";
+    STORE_BLOCKING = Gauge "zako.store.blocking.jobs" ["{job}"] ()
+        "File operations that wait for a thread or run on one: cold reads, large writes.";
     STORE_DISK_USED = Gauge "zako.store.disk.used" ["By"] ()
         "Disk in use, with all overhead, partial uploads and quarantine.";
     STORE_DISK_CAP = Gauge "zako.store.disk.cap" ["By"] ()
@@ -149,6 +155,10 @@ catalog! {
         "RDMA sessions alive.";
     RDMA_PINNED = Gauge "zako.rdma.pinned" ["By"] ()
         "Memory pinned for RDMA sessions.";
+    RDMA_EVENTS = Counter "zako.rdma.session.events" ["{event}"] ("event")
+        "Turns in the lives of RDMA sessions: opened, set_up_failed, closed, failed.";
+    RDMA_FALLBACKS = Counter "zako.rdma.fallbacks" ["{fallback}"] ("reason")
+        "Why bytes go by gRPC that could go over RDMA: not_offered, set_up_failed, failed.";
 
     BUILD_INFO = Gauge "zako.build.info" [""] ("version")
         "1, with the version as a label.";

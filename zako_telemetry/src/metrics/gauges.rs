@@ -18,16 +18,27 @@ use super::process::Process;
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Where gauges come from, as far as it is there yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sources {
     server: Mutex<Option<FiguresReader>>,
     store: Mutex<Option<Arc<dyn Maintain>>>,
     /// As the store last told; `None` until it has its index.
     usage: Mutex<Option<Usage>>,
-    runtime: Mutex<Option<Handle>>,
+    /// The program's own, not the exporters'.
+    runtime: Option<Handle>,
 }
 
 impl Sources {
+    /// Of the program whose runtime this is called on.
+    pub(super) fn new() -> Self {
+        Self {
+            server: Mutex::default(),
+            store: Mutex::default(),
+            usage: Mutex::default(),
+            runtime: Handle::try_current().ok(),
+        }
+    }
+
     pub(super) fn set_server(&self, server: FiguresReader) {
         *self.server.lock() = Some(server);
     }
@@ -44,9 +55,6 @@ impl Sources {
 
     /// Asks what can't be asked from within a gauge.
     pub(super) async fn refresh(&self) {
-        if let Ok(runtime) = Handle::try_current() {
-            *self.runtime.lock() = Some(runtime);
-        }
         let store = self.store.lock().clone();
         if let Some(store) = store
             && let Ok(Ok(usage)) = tokio::time::timeout(PATIENCE, store.usage()).await
@@ -87,6 +95,9 @@ fn store(meter: &Meter, sources: &Arc<Sources>) {
     };
     read_by(catalog::STORE_BLOBS, |it| it.blobs);
     read_by(catalog::STORE_BLOB_SIZE, |it| it.blob_bytes);
+    read_by(catalog::STORE_INDEX, |it| it.index_bytes);
+    read_by(catalog::STORE_QUEUED, |it| it.queued_bytes);
+    read_by(catalog::STORE_BLOCKING, |it| it.blocking_jobs);
     read_by(catalog::STORE_DISK_USED, |it| it.disk_bytes);
     read_by(catalog::STORE_DISK_CAP, |it| it.disk_cap_bytes);
     read_by(catalog::STORE_RECLAIMABLE, |it| it.reclaimable_bytes);
@@ -123,7 +134,7 @@ fn process(meter: &Meter, sources: &Arc<Sources>) {
     let read_by = |spec: Spec, read: fn(&Handle) -> usize| {
         let sources = Arc::clone(sources);
         gauge(meter, spec, move || {
-            sources.runtime.lock().as_ref().map(|it| read(it) as u64)
+            sources.runtime.as_ref().map(|it| read(it) as u64)
         });
     };
     read_by(catalog::RUNTIME_TASKS, |it| it.metrics().num_alive_tasks());

@@ -6,25 +6,33 @@ mod catalog;
 mod gauges;
 mod instrument;
 mod process;
+mod push;
+mod rdma;
 mod store;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::metrics::MeterProvider;
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use parking_lot::Mutex;
 use prometheus::{Registry, TextEncoder};
 use zako_core::cas::Maintain;
-use zako_core::observe::{CallEnd, Corruption, Eviction, GroupCommit, Interface, Lookup, Observer};
+use zako_core::observe::{
+    CallEnd, Corruption, Eviction, GroupCommit, Interface, Lookup, Observer, RdmaEvent, Synced,
+};
 use zako_core::server::FiguresReader;
 
 pub use catalog::{CATALOG, Kind, Spec};
 
 use self::calls::Calls;
 use self::gauges::Sources;
+use self::push::Push;
+use self::rdma::RdmaEvents;
 use self::store::Events;
+use crate::{Environment, OtlpOptions, Signal, TelemetryError, resource};
 
 /// The metrics of a server. It is told what happens as an
 /// [`Observer`], and reads what there is from the server and the store that it is given.
@@ -36,48 +44,57 @@ pub struct Metrics(Arc<Inner>);
 struct Inner {
     calls: Calls,
     events: Events,
+    rdma: RdmaEvents,
     sources: Arc<Sources>,
     registry: Registry,
     provider: SdkMeterProvider,
+    push: Mutex<Option<Push>>,
 }
 
-/// Why there are no metrics.
-#[derive(Debug, thiserror::Error)]
-#[error("metrics can't be set up")]
-pub struct MetricsError(#[source] Box<dyn std::error::Error + Send + Sync>);
+/// The longest that the last export may take.
+const LAST_EXPORT: Duration = Duration::from_secs(5);
 
 impl Metrics {
     /// What [`prometheus`](Self::prometheus) gives, as a `Content-Type`.
     pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-    /// Metrics that nothing is known of yet.
+    /// Metrics that nothing is known of yet. They are sent by OTLP if the options or the
+    /// variables ask for it, every minute or as `OTEL_METRIC_EXPORT_INTERVAL` says.
     ///
     /// # Errors
-    /// [`MetricsError`] if the exporter can't be set up.
-    pub fn new() -> Result<Self, MetricsError> {
+    /// A variable can't be read, an exporter can't be set up.
+    pub fn new(otlp: &OtlpOptions, environment: Environment<'_>) -> Result<Self, TelemetryError> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry.clone())
             .scope_info_enabled(false)
             .build()
-            .map_err(|error| MetricsError(error.into()))?;
-        let resource = Resource::builder().with_service_name("zako").build();
-        let provider = SdkMeterProvider::builder()
-            .with_resource(resource)
-            .with_reader(exporter)
-            .build();
+            .map_err(|error| TelemetryError::Exporter(error.to_string()))?;
+        let sources = Arc::new(Sources::new());
+        let mut builder = SdkMeterProvider::builder()
+            .with_resource(resource(otlp.service_name.as_deref(), "zako-server"))
+            .with_reader(exporter);
+        let mut push = None;
+        if let Some(target) = otlp.target(Signal::Metrics, environment)? {
+            let interval = push::interval(environment)?;
+            let (task, reader) = Push::start(&target, interval, Arc::clone(&sources))?;
+            builder = builder.with_reader(reader);
+            push = Some(task);
+        }
+        let provider = builder.build();
         let scope = InstrumentationScope::builder("zako")
             .with_version(env!("CARGO_PKG_VERSION"))
             .build();
         let meter = provider.meter_with_scope(scope);
-        let sources = Arc::new(Sources::default());
         gauges::register(&meter, &sources);
         Ok(Self(Arc::new(Inner {
             calls: Calls::new(&meter),
             events: Events::new(&meter),
+            rdma: RdmaEvents::new(&meter),
             sources,
             registry,
             provider,
+            push: Mutex::new(push),
         })))
     }
 
@@ -104,8 +121,12 @@ impl Metrics {
             .unwrap_or_default()
     }
 
-    /// Lets go of the server and the store, and measures no more.
-    pub fn end(&self) {
+    /// Sends what is to be sent, and lets go of the server and the store.
+    pub async fn end(&self) {
+        let push = self.0.push.lock().take();
+        if let Some(push) = push {
+            push.end(LAST_EXPORT).await;
+        }
         self.0.sources.clear();
         if let Err(error) = self.0.provider.shutdown() {
             tracing::debug!(%error, "metrics did not end well");
@@ -130,8 +151,16 @@ impl Observer for Metrics {
         self.0.calls.disconnected(interface);
     }
 
+    fn rdma(&self, event: RdmaEvent) {
+        self.0.rdma.happened(event);
+    }
+
     fn committed(&self, commit: &GroupCommit) {
         self.0.events.committed(commit);
+    }
+
+    fn synced(&self, what: Synced, took: Duration) {
+        self.0.events.synced(what, took);
     }
 
     fn evicted(&self, eviction: &Eviction) {

@@ -1,8 +1,10 @@
 //! What happens in a store.
 
+use std::time::Duration;
+
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundCounter, BoundHistogram, Meter};
-use zako_core::observe::{Corruption, Eviction, EvictionReason, GroupCommit};
+use zako_core::observe::{Corruption, Eviction, EvictionReason, GroupCommit, Synced};
 
 use super::catalog;
 use super::instrument::{SHORT_SECONDS, counter, seconds, sizes};
@@ -13,6 +15,7 @@ pub(super) struct Events {
     commit_size: BoundHistogram<u64>,
     write: BoundHistogram<f64>,
     sync_segment: BoundHistogram<f64>,
+    sync_file: BoundHistogram<f64>,
     wait: BoundHistogram<f64>,
     capacity: Evicted,
     expired: Evicted,
@@ -55,17 +58,22 @@ impl Events {
             }
         };
         let short = |spec| seconds(meter, spec, SHORT_SECONDS);
+        let what = |what: Synced| KeyValue::new("what", what.as_str());
         let sync = short(catalog::SYNC_DURATION);
+        let corruptions = counter(meter, catalog::CORRUPTIONS).bind(&[]);
+        // A series without labels is shown only once it was counted in.
+        corruptions.add(0);
         Self {
             commit_blobs: sizes(meter, catalog::COMMIT_BLOBS, BLOBS).bind(&[]),
             commit_size: sizes(meter, catalog::COMMIT_SIZE, BYTES).bind(&[]),
             write: short(catalog::WRITE_DURATION).bind(&[]),
-            sync_segment: sync.bind(&[KeyValue::new("what", "segment")]),
+            sync_segment: sync.bind(&[what(Synced::Segment)]),
+            sync_file: sync.bind(&[what(Synced::File)]),
             wait: short(catalog::QUEUE_WAIT).bind(&[]),
             capacity: evicted(EvictionReason::Capacity),
             expired: evicted(EvictionReason::Expired),
             deleted: evicted(EvictionReason::Deleted),
-            corruptions: counter(meter, catalog::CORRUPTIONS).bind(&[]),
+            corruptions,
         }
     }
 
@@ -77,6 +85,14 @@ impl Events {
         if !commit.sync.is_zero() {
             self.sync_segment.record(commit.sync.as_secs_f64());
         }
+    }
+
+    pub(super) fn synced(&self, what: Synced, took: Duration) {
+        let histogram = match what {
+            Synced::File => &self.sync_file,
+            _ => &self.sync_segment,
+        };
+        histogram.record(took.as_secs_f64());
     }
 
     pub(super) fn evicted(&self, eviction: &Eviction) {

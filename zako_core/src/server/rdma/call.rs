@@ -16,7 +16,7 @@ use crate::access::Allowance;
 use crate::cas::{CasError, ErrorKind};
 use crate::negotiate::Peer;
 use crate::server::connection::Shared;
-use crate::server::gated::{TOKEN, peer};
+use crate::server::gated::{caller, peer};
 use crate::server::status::to_status;
 
 /// A call that may be made.
@@ -41,8 +41,8 @@ impl Admitted {
             }
         };
         road.check(&peer).map_err(|error| to_status(&error))?;
-        let token = request.metadata().get(TOKEN).map(|token| token.as_bytes());
-        let rights = Rights::of(&shared.gate, &peer, token)?;
+        let caller = caller(request.extensions());
+        let rights = Rights::of(&shared.gate, &peer, caller, request.metadata().as_ref())?;
         let allowance = request.extensions().get().cloned();
         Ok(Self {
             peer,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures::StreamExt;
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Code, Status};
 use zako_rdma::session::{Expose, GetRequest, TransferError};
 
 use super::put::told;
@@ -13,6 +13,7 @@ use crate::BlobRange;
 use crate::access::Pace;
 use crate::cas::{Blob, CasError, ErrorKind, FileExtent};
 use crate::server::connection::Shared;
+use crate::server::meter::Meter;
 use crate::server::status::to_status;
 
 /// Why a download ends before its time.
@@ -24,17 +25,37 @@ enum End {
 }
 
 /// Serves one download.
-pub(super) async fn serve(shared: Arc<Shared>, request: GetRequest, mut pace: Option<Pace>) {
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    request: GetRequest,
+    meter: Option<Arc<Meter>>,
+    mut pace: Option<Pace>,
+) {
+    let ended = |code: Code| {
+        if let Some(meter) = &meter {
+            meter.coded(code);
+        }
+    };
     let (digest, range) = (*request.digest(), request.range());
     let part = BlobRange::new(range.start, range.end - range.start);
     let blob = match shared.cas.fetch(&digest, part).await {
         Ok(blob) => blob,
-        Err(error) => return request.refuse(told(&to_status(&error))),
+        Err(error) => {
+            let status = to_status(&error);
+            ended(status.code());
+            return request.refuse(told(&status));
+        }
     };
+    let length = blob.len();
     let mut expose = request.accept();
     match send(&shared, blob, &mut expose, &mut pace).await {
         Ok(()) => match timeout(shared.options.download_idle_timeout, expose.finish()).await {
-            Ok(Ok(_)) => {}
+            Ok(Ok(_)) => {
+                ended(Code::Ok);
+                if let Some(meter) = &meter {
+                    meter.sent(length);
+                }
+            }
             Ok(Err(error)) => {
                 tracing::debug!(%digest, %error, "a download over RDMA was not taken");
             }
@@ -42,6 +63,7 @@ pub(super) async fn serve(shared: Arc<Shared>, request: GetRequest, mut pace: Op
         },
         Err(End::Here(status)) => {
             tracing::debug!(%digest, %status, "a download over RDMA broke off");
+            ended(status.code());
             expose.fail(told(&status));
         }
         Err(End::There(error)) => {

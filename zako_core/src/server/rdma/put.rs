@@ -12,6 +12,7 @@ use zako_rdma::session::{self, Code, Pull, PutRequest, TransferError};
 use crate::access::Pace;
 use crate::cas::{CasError, ErrorKind};
 use crate::server::connection::Shared;
+use crate::server::meter::Meter;
 use crate::server::status::to_status;
 use crate::server::upload::{self, End, Source};
 
@@ -21,14 +22,26 @@ struct Pulled {
     /// How long nothing may come.
     idle: Duration,
     park: CancellationToken,
+    meter: Option<Arc<Meter>>,
     pace: Option<Pace>,
 }
 
 /// Takes one upload.
-pub(super) async fn take(shared: Arc<Shared>, request: PutRequest, pace: Option<Pace>) {
+pub(super) async fn take(
+    shared: Arc<Shared>,
+    request: PutRequest,
+    meter: Option<Arc<Meter>>,
+    pace: Option<Pace>,
+) {
+    let ended = |code: tonic::Code| {
+        if let Some(meter) = &meter {
+            meter.coded(code);
+        }
+    };
     let (digest, start) = (*request.digest(), request.offset());
     let cas = &*shared.cas;
     if let Err(status) = upload::check(cas, &digest, start).await {
+        ended(status.code());
         let held = cas.held(&digest).await.unwrap_or_default();
         return request.refuse(told(&status).with_held(held));
     }
@@ -37,6 +50,7 @@ pub(super) async fn take(shared: Arc<Shared>, request: PutRequest, pace: Option<
         idle: shared.options.upload_idle_timeout,
         park: shared.park.clone(),
         pace,
+        meter: meter.clone(),
     };
     let stored = match source.chunk().await {
         Ok(first) => {
@@ -46,9 +60,13 @@ pub(super) async fn take(shared: Arc<Shared>, request: PutRequest, pace: Option<
         Err(end) => Err(end.status()),
     };
     let last_word = match stored {
-        Ok(size) => session::Status::ok(size),
+        Ok(size) => {
+            ended(tonic::Code::Ok);
+            session::Status::ok(size)
+        }
         Err(status) => {
             tracing::debug!(%digest, %status, "an upload over RDMA was not stored");
+            ended(status.code());
             let held = cas.held(&digest).await.unwrap_or_default();
             told(&status).with_held(held)
         }
@@ -83,6 +101,9 @@ impl Source for Pulled {
             Ok(Some(Ok(bytes))) => {
                 if let Some(pace) = &mut self.pace {
                     pace.moved(bytes.len());
+                }
+                if let Some(meter) = &self.meter {
+                    meter.received(bytes.len() as u64);
                 }
                 Ok(Some(bytes))
             }

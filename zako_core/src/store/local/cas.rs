@@ -1,16 +1,16 @@
 //! The local store as a [`Cas`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::LocalStore;
-use super::committer::Job;
 use super::index::{MOST_BLOB, Place, Until};
 use super::janitor::Request;
+use super::job::Job;
 use super::large::disk_bytes;
 use super::leases::MOST_LEASE_SECONDS;
 use super::options::Durability;
@@ -20,10 +20,12 @@ use super::shared::{BACKLOG_KIB, record_footprint, stopped};
 use super::small_writer::SmallWriter;
 use super::space::{Purpose, Room};
 use super::steps::blocking;
+use super::waiting::Waiting;
 use super::writer::LargeWriter;
 use crate::cas::{
     Blob, BlobStat, BlobWriter, Cas, CasError, ErrorKind, Lease, Location, Result, Stored,
 };
+use crate::observe::{EvictionReason, trace};
 use crate::{BlobRange, Digest};
 
 /// Of a batch, so many bytes are handed to the committer at once.
@@ -39,7 +41,8 @@ impl Cas for LocalStore {
             now,
             ledger: &self.shared.ledger,
         };
-        Ok(self.shared.index.missing(digests, until))
+        let looking = trace::step!("index lookup", zako.blobs = digests.len() as i64);
+        Ok(looking.in_scope(|| self.shared.index.missing(digests, until)))
     }
 
     async fn stat(&self, digest: &Digest) -> Result<BlobStat> {
@@ -63,13 +66,15 @@ impl Cas for LocalStore {
 
     async fn put(&self, digest: &Digest, data: Bytes) -> Result<Stored> {
         self.shared.ready().await?;
-        if self.shared.index.contains(digest) {
+        if self.look_up(digest) {
             return Ok(Stored::Existing);
         }
         if digest.size() > self.shared.sizes.large_from {
             return self.put_large(digest, data, false).await;
         }
-        check_bytes(digest, &data)?;
+        let hashing = trace::step!("hash", zako.bytes = data.len() as i64);
+        hashing.in_scope(|| check_bytes(digest, &data))?;
+        drop(hashing);
         let outcomes = self.commit_evicting(vec![(*digest, data)]).await?;
         outcomes
             .into_iter()
@@ -103,7 +108,7 @@ impl Cas for LocalStore {
 
     async fn delete(&self, digest: &Digest) -> Result<bool> {
         self.shared.ready().await?;
-        match self.shared.index.find(digest).map(|found| found.place) {
+        let deleted = match self.shared.index.find(digest).map(|found| found.place) {
             None => {
                 self.settle_absent(*digest).await?;
                 Ok(false)
@@ -127,7 +132,12 @@ impl Cas for LocalStore {
                 })
                 .await?
             }
+        };
+        if matches!(deleted, Ok(true)) {
+            self.shared
+                .gave_up(EvictionReason::Deleted, 1, digest.size());
         }
+        deleted
     }
 
     async fn fetch_batch(&self, digests: &[Digest]) -> Vec<Result<Bytes>> {
@@ -143,13 +153,14 @@ impl Cas for LocalStore {
         }
         let mut outcomes: Vec<Result<Stored>> = Vec::with_capacity(blobs.len());
         let (mut small, mut places) = (Vec::with_capacity(blobs.len()), Vec::new());
+        let hashing = trace::step!("hash", zako.blobs = blobs.len() as i64);
         for (digest, data) in blobs {
             let is_small = digest.size() <= self.shared.sizes.large_from;
             if !is_small || self.shared.index.contains(&digest) {
                 outcomes.push(self.put(&digest, data).await);
                 continue;
             }
-            match check_bytes(&digest, &data) {
+            match hashing.in_scope(|| check_bytes(&digest, &data)) {
                 Err(error) => outcomes.push(Err(error)),
                 Ok(()) => {
                     places.push(outcomes.len());
@@ -158,6 +169,7 @@ impl Cas for LocalStore {
                 }
             }
         }
+        drop(hashing);
         if small.is_empty() {
             return outcomes;
         }
@@ -170,6 +182,11 @@ impl Cas for LocalStore {
 }
 
 impl LocalStore {
+    fn look_up(&self, digest: &Digest) -> bool {
+        let looking = trace::step!("index lookup", zako.blobs = 1_i64);
+        looking.in_scope(|| self.shared.index.contains(digest))
+    }
+
     /// Makes sure that a blob that isn't there stays away: what is left on disk of
     /// one that was evicted must not come back after its deletion.
     async fn settle_absent(&self, digest: Digest) -> Result<()> {
@@ -206,12 +223,13 @@ impl LocalStore {
 
     /// Hands verified blobs to the committer.
     async fn commit(&self, blobs: Vec<(Digest, Bytes)>) -> Result<Vec<Result<Stored>>> {
+        let shared = &self.shared;
         let footprint: u64 = blobs
             .iter()
             .map(|(digest, _)| record_footprint(digest))
             .sum();
         let kib = (footprint / 1024 + 1).min(BACKLOG_KIB as u64) as u32;
-        let backlog = Arc::clone(&self.shared.backlog);
+        let backlog = Arc::clone(&shared.backlog);
         let permit = backlog
             .acquire_many_owned(kib)
             .await
@@ -221,9 +239,11 @@ impl LocalStore {
         self.threads
             .committer
             .send(Job::Put {
+                trace: Waiting::new(footprint),
                 blobs,
                 room,
                 permit,
+                since: shared.options.observer.as_ref().map(|_| Instant::now()),
                 ack,
             })
             .map_err(|_| stopped())?;
@@ -307,8 +327,11 @@ impl LocalStore {
         match place {
             Place::Record { .. } => {
                 // Of several that find the same damage, one keeps the bytes.
-                if self.bury(name, Some(place)).await? && !data.is_empty() {
-                    blocking(move || shared.quarantine.keep(&name, &data)).await?;
+                if self.bury(name, Some(place)).await? {
+                    self.shared.found_damaged(digest);
+                    if !data.is_empty() {
+                        blocking(move || shared.quarantine.keep(&name, &data)).await?;
+                    }
                 }
             }
             Place::File { number } => {

@@ -11,47 +11,20 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use super::appender::{Appender, Record, Staged, footprint};
 use super::index::Place;
+use super::job::Job;
 use super::options::Durability;
 use super::record::Stream;
 use super::shared::Shared;
 use super::space::{Purpose, Room};
+use super::tally::Tally;
+use super::waiting::steps_of;
 use crate::cas::{CasError, Result, Stored};
+use crate::observe::trace;
 use crate::{Digest, Hash};
-
-/// Work for the committer.
-pub(super) enum Job {
-    /// Store blobs whose bytes were found to be theirs.
-    Put {
-        blobs: Vec<(Digest, Bytes)>,
-        room: Room,
-        /// Bounds the bytes that wait in the queue.
-        permit: OwnedSemaphorePermit,
-        ack: oneshot::Sender<Vec<Result<Stored>>>,
-    },
-    /// Move live records to another segment, and carry tombstones over.
-    Move {
-        blobs: Vec<(Digest, Bytes, Place)>,
-        tombstones: Vec<(Hash, u64)>,
-        stream: Stream,
-        room: Room,
-        ack: Sender<Result<()>>,
-    },
-    /// Remove a blob that lies in a record; `false` if there is none. Stays removed
-    /// after a crash in both cases.
-    Delete {
-        digest: Digest,
-        /// Only if its record lies there.
-        only_at: Option<Place>,
-        ack: oneshot::Sender<Result<bool>>,
-    },
-    /// Seal the segments that are being appended to, so that they can be evicted.
-    Roll { ack: Sender<()> },
-    /// Seal and end.
-    Close,
-}
 
 pub(super) struct Committer {
     shared: Arc<Shared>,
@@ -59,6 +32,7 @@ pub(super) struct Committer {
     probation: Appender,
     main: Appender,
     group: Group,
+    tally: Tally,
     /// When the oldest bytes that are acknowledged and not synced were written.
     unsynced_since: Option<Instant>,
 }
@@ -67,6 +41,8 @@ pub(super) struct Committer {
 #[derive(Default)]
 struct Group {
     pending: Vec<Pending>,
+    /// The spans that its puts are parts of.
+    traces: Vec<Span>,
     /// What the staged records are about.
     touched: HashMap<Digest, Touch>,
     bytes: u64,
@@ -126,6 +102,7 @@ impl Committer {
         main: Appender,
     ) -> Self {
         Self {
+            tally: Tally::new(shared.options.observer.clone()),
             shared,
             queue,
             probation,
@@ -180,9 +157,11 @@ impl Committer {
     fn stage(&mut self, job: Job) {
         match job {
             Job::Put {
+                trace,
                 blobs,
                 room,
                 permit,
+                since,
                 ack,
             } => {
                 let contested = |(digest, _): &(Digest, Bytes)| {
@@ -191,6 +170,8 @@ impl Committer {
                 if blobs.iter().any(contested) {
                     self.flush();
                 }
+                self.group.traces.extend(trace.taken());
+                self.tally.put(since);
                 let outcomes = blobs
                     .into_iter()
                     .map(|(digest, data)| self.stage_put(digest, data))
@@ -232,6 +213,7 @@ impl Committer {
             return PutOutcome::Done(Ok(Stored::Existing));
         }
         let stream = self.shared.stream_of_new(&digest);
+        self.tally.blob(digest.size());
         match self.append(stream, Record::blob(&digest, data)) {
             Ok(staged) => {
                 self.group
@@ -336,8 +318,13 @@ impl Committer {
         if group.pending.is_empty() && group.bytes == 0 {
             return;
         }
+        let began = self.tally.now();
+        let writing = steps_of(&group.traces, || trace::step!("disk write"));
         self.probation.write();
         self.main.write();
+        drop(writing);
+        let written = self.tally.now();
+        let mut synced = None;
         // A moved record's old copy is removed next, so it is synced whatever the
         // durability.
         let moves = group
@@ -345,11 +332,15 @@ impl Committer {
             .iter()
             .any(|pending| matches!(pending, Pending::Move { .. }));
         if moves || self.shared.options.durability == Durability::Immediate {
+            let syncing = steps_of(&group.traces, || trace::step!("disk sync"));
             self.probation.sync();
             self.main.sync();
+            drop(syncing);
+            synced = self.tally.now();
         } else {
             self.unsynced_since.get_or_insert_with(Instant::now);
         }
+        self.tally.committed(began, written, synced);
         for pending in group.pending {
             self.publish(pending);
         }
@@ -471,8 +462,10 @@ impl Committer {
     /// Makes durable what was acknowledged before it was.
     fn sync_acknowledged(&mut self) {
         self.unsynced_since = None;
+        let began = self.tally.now();
         self.probation.sync();
         self.main.sync();
+        self.tally.synced(began);
         self.probation.end_group();
         self.main.end_group();
     }

@@ -7,18 +7,19 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::appender::footprint;
-use super::committer::Job;
 use super::eviction::Unit;
 use super::footer::FooterEntry;
 use super::index::Place;
 use super::io::read_exact_at;
 use super::janitor::Janitor;
+use super::job::Job;
 use super::record::{HEADER_LEN, RecordKind, Stream};
 use super::scan::scan;
 use super::segment::Segment;
 use super::shared::stopped;
 use super::space::Purpose;
 use crate::cas::{CasError, Result};
+use crate::observe::EvictionReason;
 use crate::{Digest, Hash};
 
 /// What to do with the blobs of a segment.
@@ -88,6 +89,7 @@ impl Janitor {
         // Before anything leaves the index: a delete that finds nothing must know.
         segment.note_strays();
         let mut stay = stay;
+        let (mut gone, mut gone_bytes) = (0, 0);
         for live in go {
             let now = shared.now();
             if shared
@@ -95,6 +97,8 @@ impl Janitor {
                 .evict(&live.digest, live.place, now, &shared.ledger)
             {
                 shared.retire(&live.digest, live.place);
+                gone += 1;
+                gone_bytes += live.digest.size();
                 if stream == Stream::Probation {
                     shared.ghosts.lock().add(&live.digest);
                 }
@@ -103,6 +107,7 @@ impl Janitor {
                 stay.push(live);
             }
         }
+        shared.gave_up(EvictionReason::Capacity, gone, gone_bytes);
         let target = match policy {
             Policy::Evict => Stream::Main,
             Policy::Compact => stream,
@@ -218,6 +223,7 @@ impl Janitor {
             if zako_digest::hash::bytes(&data) != live.digest {
                 tracing::error!(digest = %live.digest, "a stored blob is damaged");
                 if self.bury(live)? {
+                    shared.found_damaged(&live.digest);
                     shared.quarantine.keep(&live.digest, &data);
                 }
                 continue;

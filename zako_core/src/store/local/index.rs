@@ -105,6 +105,16 @@ impl Index {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// The memory that it takes.
+    pub(super) fn memory(&self) -> u64 {
+        let of = |shard: &RwLock<Shard>| {
+            let shard = shard.read();
+            let free = shard.free.capacity() * size_of::<u32>();
+            shard.table.allocation_size() + shard.slots.memory() + free
+        };
+        self.shards.iter().map(of).sum::<usize>() as u64
+    }
+
     /// Makes room in the tables for so many blobs more: growing again and again
     /// would leave holes in the heap.
     pub(super) fn reserve(&self, blobs: usize) {

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use super::committer::Job;
 use super::emptying::Policy;
 use super::eviction::Unit;
 use super::index::Place;
+use super::job::Job;
 use super::record::Stream;
 use super::shared::{Shared, stopped};
 use super::space::{Purpose, Room};
 use crate::Digest;
 use crate::cas::{GcReport, Result};
+use crate::observe::EvictionReason;
 
 /// Work for the janitor.
 pub(super) enum Request {
@@ -105,10 +106,7 @@ impl Janitor {
 
     fn tick(&self) {
         let shared = &self.shared;
-        let options = &shared.options;
-        shared
-            .partials
-            .expire(options.clock.wall(), options.partial_ttl);
+        self.expire();
         // Let a store that met a full file system grow again, to see.
         shared.space.relax();
         self.forget_gone_units();
@@ -166,10 +164,7 @@ impl Janitor {
         if shared.space.has_room(bytes) {
             return true;
         }
-        let options = &shared.options;
-        shared
-            .partials
-            .expire(options.clock.wall(), options.partial_ttl);
+        self.expire();
         if let Err(error) = self.compact(&mut GcReport::default(), 2) {
             tracing::warn!(%error, "compaction failed");
         }
@@ -237,6 +232,7 @@ impl Janitor {
         });
         let evicted = evicted.inspect_err(|_| shared.enqueue(stream, unit))?;
         if evicted {
+            shared.gave_up(EvictionReason::Capacity, 1, digest.size());
             if stream == Stream::Probation {
                 shared.ghosts.lock().add(&digest);
             }
@@ -278,12 +274,9 @@ impl Janitor {
 
     fn collect(&self) -> Result<GcReport> {
         let shared = &self.shared;
-        let options = &shared.options;
         let partials = shared.partials.bytes();
         let mut report = GcReport {
-            partials_expired: shared
-                .partials
-                .expire(options.clock.wall(), options.partial_ttl),
+            partials_expired: self.expire(),
             ..GcReport::default()
         };
         report.bytes_freed = partials.saturating_sub(shared.partials.bytes());
@@ -296,6 +289,15 @@ impl Janitor {
         self.compact(&mut report, 2)?;
         self.forget_gone_units();
         Ok(report)
+    }
+
+    /// Drops the partial uploads past their time; how many those were.
+    fn expire(&self) -> u64 {
+        let shared = &self.shared;
+        let (now, ttl) = (shared.options.clock.wall(), shared.options.partial_ttl);
+        let (uploads, bytes) = shared.partials.expire(now, ttl);
+        shared.gave_up(EvictionReason::Expired, uploads, bytes);
+        uploads
     }
 
     fn forget_gone_units(&self) {

@@ -160,6 +160,7 @@ impl LargeFiles {
         let _changing = self.lock(digest).lock();
         let place = Place::File { number };
         if shared.forget(digest, place) {
+            shared.found_damaged(digest);
             shared.space.free(disk_bytes(digest.size()));
             if let Err(error) = shared.quarantine.take_file(digest, &path) {
                 // It must not be believed when the store opens.

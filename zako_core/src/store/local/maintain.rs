@@ -7,7 +7,7 @@ use super::LocalStore;
 use super::janitor::Request;
 use super::record::HEADER_LEN;
 use super::shared::stopped;
-use super::verify;
+use super::{steps, verify};
 use crate::cas::{GcReport, Maintain, Result, Usage, VerifyReport, VerifyScope};
 
 #[async_trait]
@@ -33,6 +33,9 @@ impl Maintain for LocalStore {
             leased_bytes: shared.ledger.leased(shared.now()),
             partial_bytes: shared.partials.bytes(),
             quarantined_blobs: shared.quarantine.files(),
+            index_bytes: index.memory(),
+            queued_bytes: shared.queued(),
+            blocking_jobs: steps::jobs(),
             durability: shared.options.durability.as_str(),
         })
     }

@@ -245,8 +245,9 @@ impl Partials {
         }
     }
 
-    /// Removes those that were parked longer than this ago; how many.
-    pub(super) fn expire(&self, now: SystemTime, ttl: Duration) -> u64 {
+    /// Removes those that were parked longer than this ago; how many, and their
+    /// bytes.
+    pub(super) fn expire(&self, now: SystemTime, ttl: Duration) -> (u64, u64) {
         let expired: Vec<Parked> = {
             let all = &mut self.all.lock().parked;
             all.extract_if(|_, parked| now.duration_since(parked.since).is_ok_and(|age| age >= ttl))
@@ -256,7 +257,8 @@ impl Partials {
         for parked in &expired {
             self.discard(parked);
         }
-        expired.len() as u64
+        let bytes = expired.iter().map(|parked| parked.length).sum();
+        (expired.len() as u64, bytes)
     }
 
     /// Removes the one that was parked first; whether there was one.

@@ -24,6 +24,7 @@ use super::segment::SegmentTable;
 use super::space::Space;
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result};
+use crate::observe::{Corruption, Eviction, EvictionReason};
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -65,6 +66,12 @@ impl Shared {
     pub(super) fn now(&self) -> u32 {
         let seconds = self.options.clock.monotonic().as_secs();
         u32::try_from(seconds).unwrap_or(u32::MAX - 1).max(1)
+    }
+
+    /// Bytes that wait for the committer, about.
+    pub(super) fn queued(&self) -> u64 {
+        let free = self.backlog.available_permits();
+        (BACKLOG_KIB.saturating_sub(free) as u64) << 10
     }
 
     pub(super) fn next_sequence(&self) -> u64 {
@@ -162,11 +169,28 @@ impl Shared {
         }
     }
 
+    /// Tells that blobs were given up.
+    pub(super) fn gave_up(&self, reason: EvictionReason, blobs: u64, bytes: u64) {
+        if let Some(observer) = &self.options.observer
+            && blobs > 0
+        {
+            observer.evicted(&Eviction::new(reason, blobs, bytes));
+        }
+    }
+
+    /// Tells that a blob was found damaged, and is hidden now.
+    pub(super) fn found_damaged(&self, digest: &Digest) {
+        if let Some(observer) = &self.options.observer {
+            observer.corrupt(&Corruption::new(*digest));
+        }
+    }
+
     /// The error for bytes that no room can be made for.
     pub(super) fn full(&self, bytes: u64) -> CasError {
         let (used, limit) = (self.space.used(), self.space.limit());
         let leased = self.ledger.leased(self.now());
-        if leased > self.space.cap() / 2 {
+        // However little is leased, it may be what eviction stopped at.
+        if leased > 0 && bytes <= self.space.most() {
             return CasError::new(
                 ErrorKind::NoSpace,
                 format!(

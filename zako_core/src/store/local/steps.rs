@@ -4,6 +4,8 @@
 //! next one is collected; another shows it to the witness, which may be slower than
 //! both. No thread waits for a slow client.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::task::JoinHandle;
 
@@ -11,6 +13,7 @@ use super::LocalStore;
 use super::large::disk_bytes;
 use super::upload::{ROOM_STEP, Upload};
 use crate::cas::{CasError, ErrorKind, Result, Witness};
+use crate::observe::trace;
 use crate::store::upload_name::UploadName;
 
 /// Bytes that are hashed and written at once.
@@ -202,7 +205,7 @@ impl Steps {
         self.show(&pending);
         let failed = State::Failed(None, panicked());
         self.state = match std::mem::replace(&mut self.state, failed) {
-            State::Idle(mut upload) => State::Busy(tokio::task::spawn_blocking(move || {
+            State::Idle(mut upload) => State::Busy(spawn(move || {
                 let written = upload.write(&pending, bytes as u64);
                 (upload, pending, written)
             })),
@@ -226,7 +229,7 @@ impl Steps {
         });
         self.seen += step.iter().map(|data| data.len() as u64).sum::<u64>();
         if let Some(mut witness) = witness.take() {
-            self.watch = Watch::Busy(tokio::task::spawn_blocking(move || {
+            self.watch = Watch::Busy(spawn(move || {
                 step.iter().for_each(|data| witness.update(data));
                 witness
             }));
@@ -276,9 +279,32 @@ fn take_tail(tail: &mut BytesMut) -> Option<Bytes> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| panicked())
+    spawn(work).await.map_err(|_| panicked())
+}
+
+/// Work of [`blocking`] and the like that is not done.
+static JOBS: AtomicU64 = AtomicU64::new(0);
+
+/// How much work waits for a thread or runs on one.
+pub(super) fn jobs() -> u64 {
+    JOBS.load(Ordering::Relaxed)
+}
+
+fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    /// Counts down also when the work panics or is never begun.
+    struct Job;
+    impl Drop for Job {
+        fn drop(&mut self) {
+            JOBS.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    JOBS.fetch_add(1, Ordering::Relaxed);
+    let job = Job;
+    let span = trace::current();
+    tokio::task::spawn_blocking(move || {
+        let _job = job;
+        span.in_scope(work)
+    })
 }
 
 fn panicked() -> CasError {
