@@ -7,6 +7,7 @@ mod build_tools;
 mod contradictions;
 mod hand_over;
 mod life;
+mod limits;
 mod metrics;
 mod rdma;
 mod reload;
@@ -47,6 +48,7 @@ use admin::Admin;
 pub(crate) use contradictions::contradictions;
 use hand_over::Successor;
 use life::{Ending, Life};
+use limits::CallerQuotas;
 use rdma::Offer;
 use reload::{Certificates, Drain, Log, Reloader, Rules, Scrub};
 use signals::Signals;
@@ -100,7 +102,7 @@ struct Configured {
     admin: AdminConfig,
     tls: TlsConfig,
     access: AccessConfig,
-    _limits: LimitsConfig,
+    limits: LimitsConfig,
     telemetry: TelemetryConfig,
 }
 
@@ -111,7 +113,7 @@ impl Configured {
             admin: AdminConfig::resolve(args.admin, layers)?,
             tls: TlsConfig::resolve(args.tls, layers)?,
             access: AccessConfig::resolve(args.access, layers)?,
-            _limits: LimitsConfig::resolve(args.limits, layers)?,
+            limits: LimitsConfig::resolve(args.limits, layers)?,
             telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
     }
@@ -209,22 +211,27 @@ async fn with_store(
     let metrics = metrics::metrics(&configured.telemetry)?;
     admin.show_metrics(&metrics);
     let observer = metrics::observer(&metrics, admin.recorder());
+    admin.tell(&observer);
     let opening = service_manager::opening();
     let Some(store) = open(config, &observer, process).await? else {
         return Ok(Ending::Over);
     };
+    let opened = store.clone();
+    admin.readiness.opening(move || opened.opening_share());
+    let quotas = CallerQuotas::open(&configured.limits, &config.data.value.0);
     let outcome = async {
-        let cache = build_tools::cache(config, &store).await?;
+        let cache = build_tools::cache(config, limits::staging(quotas.as_ref(), &store)).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
             guards,
+            quotas: quotas.as_ref(),
             admin,
             metrics: &metrics,
             observer,
             opening,
         };
-        let outcome = serve(config, offer, parts, process, output).await;
+        let outcome = serve(configured, offer, parts, process, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
@@ -232,6 +239,9 @@ async fn with_store(
         outcome.and_then(|ending| closed.map(|()| ending))
     };
     let outcome = outcome.await;
+    if let Some(quotas) = &quotas {
+        quotas.save();
+    }
     admin.readiness.reached(State::Draining);
     admin.forget();
     metrics.end().await;
@@ -269,6 +279,8 @@ struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
     guards: Guards<'a>,
+    /// What callers may use, if that is limited.
+    quotas: Option<&'a CallerQuotas>,
     admin: &'a Admin,
     metrics: &'a Metrics,
     /// Is told of all that happens.
@@ -281,16 +293,18 @@ struct Parts<'a> {
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 async fn serve(
-    config: &ServerConfig,
+    configured: &Configured,
     offer: Option<Offer>,
     parts: Parts<'_>,
     process: &mut Process<'_>,
     output: &mut Output,
 ) -> Result<Ending, Failure> {
+    let config = &configured.server;
     let Parts {
         store,
         cache,
         guards,
+        quotas,
         admin,
         metrics,
         observer,
@@ -300,9 +314,15 @@ async fn serve(
     let sockets = &mut *process.sockets;
     let listen = sockets.inherited(Use::Grpc);
     let listen = &listen.unwrap_or(&config.listen.value).clone();
-    let mut server = Server::new(Arc::new(store.clone()), server_options(config))
+    let mut options = server_options(config);
+    limits::bound(&mut options, &configured.limits);
+    let mut server = Server::new(limits::staging(quotas, store), options)
         .with_maintenance(Arc::new(store.clone()))
         .with_observer(Arc::clone(&observer));
+    if let Some(quotas) = quotas {
+        server = server.with_quota(quotas.quota());
+    }
+    let _keeping = quotas.and_then(CallerQuotas::keep);
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
     }
@@ -327,10 +347,13 @@ async fn serve(
     })?;
     metrics::watch(metrics, server.figures(), store);
     let http = match cache {
-        Some(cache) => build_tools::http(config, listen, cache, store, acceptor, sockets).await?,
+        Some(cache) => {
+            build_tools::http(configured, listen, cache, store, acceptor, sockets).await?
+        }
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));
+    let http = http.map(|http| limits::http(quotas, http));
     let http = http.map(|http| match access.authorizer() {
         Some(authorizer) => http.with_authorizer(authorizer),
         None => http,

@@ -10,6 +10,7 @@ use zako_admin::{
     AdminHandle, AdminOptions, AdminServer, Fact, MetricsText, Readiness, RecentEvents, Recorder,
 };
 use zako_core::access::Authorizer;
+use zako_core::observe::Observer;
 use zako_core::server::{FiguresReader, ListenAddr};
 use zako_core::store::LocalStore;
 use zako_telemetry::Metrics;
@@ -114,6 +115,13 @@ impl Admin {
     pub(super) fn ask(&self, authorizer: Arc<dyn Authorizer>) {
         if let Some(port) = &self.port {
             port.handle.set_authorizer(authorizer);
+        }
+    }
+
+    /// Tells this one of the requests to the port itself.
+    pub(super) fn tell(&self, observer: &Arc<dyn Observer>) {
+        if let Some(port) = &self.port {
+            port.handle.set_observer(Arc::clone(observer));
         }
     }
 

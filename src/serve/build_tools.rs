@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zako_core::alias::{AliasOptions, AliasTable};
+use zako_core::cas::Staging;
 use zako_core::server::{Face, ListenAddr};
 use zako_core::store::LocalStore;
 use zako_core::tls::TlsAcceptor;
@@ -14,6 +15,7 @@ use zako_reapi::{ActionUpdates, Cache, CacheOptions};
 
 use super::abort_on_drop::AbortOnDrop;
 use super::sockets::{Sockets, Use};
+use super::{Configured, limits};
 use crate::config::{ActionUpdatesChoice, HttpChoice, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
 use crate::local_store::durability;
@@ -31,7 +33,7 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 /// not use.
 pub(super) async fn cache(
     config: &ServerConfig,
-    store: &LocalStore,
+    store: Arc<dyn Staging>,
 ) -> Result<Option<Cache>, Failure> {
     allowed(config)?;
     if !config.build_tools.value {
@@ -43,7 +45,6 @@ pub(super) async fn cache(
     let aliases = AliasTable::open(&folder, options).await;
     let aliases = aliases
         .map_err(|error| Failure::from(error).context(format!("opening {}", folder.display())))?;
-    let store = Arc::new(store.clone());
     Ok(Some(Cache::new(store, aliases, cache_options(config))))
 }
 
@@ -69,13 +70,14 @@ pub(super) fn face(cache: &Cache) -> Arc<dyn Face> {
 /// # Errors
 /// The address was asked for and can't be taken.
 pub(super) async fn http(
-    config: &ServerConfig,
+    configured: &Configured,
     listen: &ListenAddr,
     cache: &Cache,
     store: &LocalStore,
     tls: Option<TlsAcceptor>,
     sockets: &mut Sockets,
 ) -> Result<Option<HttpServer>, Failure> {
+    let config = &configured.server;
     let passed = sockets.inherited(Use::Http).cloned();
     let addr = match (&config.http.value, passed) {
         (HttpChoice::Auto | HttpChoice::At(_), Some(passed)) => Some(passed),
@@ -87,6 +89,7 @@ pub(super) async fn http(
     let mut options = HttpOptions::default();
     options.body_idle_timeout = config.upload_idle_timeout.value.0;
     options.drain_timeout = config.drain_timeout.value.0;
+    limits::bound_http(&mut options, &configured.limits);
     let taken = sockets.take(Use::Http, &addr).await;
     match taken.and_then(|socket| HttpServer::bind_to(socket, cache.clone(), options)) {
         Ok(server) => {

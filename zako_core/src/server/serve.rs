@@ -27,6 +27,7 @@ use super::methods::Methods;
 use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
+use super::windows::Windows;
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::negotiate::Gate;
 
@@ -68,6 +69,7 @@ impl BoundServer {
             faces,
             observer,
             authorizer,
+            quota,
             tls,
         } = server;
         Self {
@@ -78,12 +80,14 @@ impl BoundServer {
                 gate: Gate::new(options.gate_limits(), clock),
                 calls: Calls::new(options.download_idle_timeout),
                 drain: DrainLimit::new(options.drain_timeout),
+                windows: Windows::new(options.max_receive_bytes),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
                 methods: observer.as_ref().map(|_| methods(&faces)),
                 faces,
                 observer,
                 authorizer,
+                quota,
                 tls,
                 began: Instant::now(),
                 connections: TaskTracker::new(),
@@ -134,7 +138,7 @@ impl BoundServer {
         let _cut = shared.cut.clone().drop_guard();
         let _park = shared.park.clone().drop_guard();
 
-        let most = shared.options.max_connections;
+        let caps = shared.options.caps();
         let serve = |stream, addr| {
             let (shared, routes) = (Arc::clone(&shared), routes.clone());
             connection::serve(shared, routes, stream, addr)
@@ -145,7 +149,7 @@ impl BoundServer {
             std::future::pending().await
         };
         tokio::select! {
-            () = listener.serve(most, connections, shutdown, serve) => {}
+            () = listener.serve(caps, connections, shutdown, serve) => {}
             () = noticed => {}
         }
         // Closes the socket: a peer that connects now is refused, not left waiting.

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use zako_core::access::Authorizer;
+use zako_core::access::{Authorizer, Quota};
 use zako_core::cas::{Maintain, Result};
 use zako_core::observe::Observer;
 use zako_core::server::{DrainLimit, ListenAddr, ListenSocket, Port};
@@ -65,6 +65,8 @@ struct Shared {
     observer: Option<Arc<dyn Observer>>,
     /// Knows who callers are; without one everyone is alike.
     authorizer: Option<Arc<dyn Authorizer>>,
+    /// Knows what callers may use; without one there are no bounds but the options'.
+    quota: Option<Arc<dyn Quota>>,
     options: HttpOptions,
     began: Instant,
     /// Uploads that run, which outlive their connections to clean up.
@@ -103,6 +105,7 @@ impl HttpServer {
             maintain: None,
             observer: None,
             authorizer: None,
+            quota: None,
             options,
             began: Instant::now(),
             uploads: TaskTracker::new(),
@@ -128,6 +131,13 @@ impl HttpServer {
     #[must_use]
     pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
         self.shared.authorizer = Some(authorizer);
+        self
+    }
+
+    /// Asks what its callers may use.
+    #[must_use]
+    pub fn with_quota(mut self, quota: Arc<dyn Quota>) -> Self {
+        self.shared.quota = Some(quota);
         self
     }
 

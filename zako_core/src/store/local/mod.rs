@@ -205,6 +205,11 @@ impl LocalStore {
         self.shared.opening.wait().await
     }
 
+    /// How much of the index is rebuilt, from 0 to 1; `None` when it is whole or can't be.
+    pub fn opening_share(&self) -> Option<f64> {
+        self.shared.opening.share()
+    }
+
     /// Ends the store cleanly, so that it opens fast: what is under way is
     /// finished, later calls fail with [`ErrorKind::Closed`].
     ///
