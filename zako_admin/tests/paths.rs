@@ -78,12 +78,7 @@ async fn the_page_and_the_json_tell_what_is_stored() {
 
     port.readiness.reached(State::Ready);
     let page = port.get("/").await.body;
-    for figure in [
-        "version 1.2.3",
-        "/some/where",
-        "64 MiB",
-        "<dd>7</dd>",
-    ] {
+    for figure in ["version 1.2.3", "/some/where", "64 MiB", "<dd>7</dd>"] {
         assert!(page.contains(figure), "{figure}: {page}");
     }
     let answer = port.get("/status.json").await;
