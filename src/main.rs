@@ -1,5 +1,6 @@
 //! The `zako` command.
 
+mod access;
 mod allocator;
 mod args;
 mod completions;
@@ -99,6 +100,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     tracer.install();
     match cli.verb {
         Verb::Completions(_) | Verb::Config(_) => Ok(()),
+        Verb::Access(args) => access::run(&args, output),
         Verb::Hash(args) => hash::run(&args, output),
         Verb::Serve(args) => block_on(serve::run(args, &layers, events, output)),
         Verb::Put(args) => block_on(traced("zako put", put::run(args, &layers, output))),

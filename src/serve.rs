@@ -1,5 +1,6 @@
 //! `zako serve`: a store behind a server.
 
+mod access;
 mod admin;
 mod build_tools;
 mod contradictions;
@@ -32,6 +33,7 @@ use crate::config::{
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
 use crate::output::Output;
+use access::Access;
 use admin::Admin;
 pub(crate) use contradictions::contradictions;
 use rdma::Offer;
@@ -78,7 +80,7 @@ struct Configured {
     server: ServerConfig,
     admin: AdminConfig,
     tls: TlsConfig,
-    _access: AccessConfig,
+    access: AccessConfig,
     _limits: LimitsConfig,
     telemetry: TelemetryConfig,
 }
@@ -89,7 +91,7 @@ impl Configured {
             server: ServerConfig::resolve(args.server, layers)?,
             admin: AdminConfig::resolve(args.admin, layers)?,
             tls: TlsConfig::resolve(args.tls, layers)?,
-            _access: AccessConfig::resolve(args.access, layers)?,
+            access: AccessConfig::resolve(args.access, layers)?,
             _limits: LimitsConfig::resolve(args.limits, layers)?,
             telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
@@ -119,41 +121,55 @@ pub(crate) async fn run(
     tls::allowed(&configured.tls, config, &configured.admin)?;
     let tls = Tls::open(&configured.tls)?;
     let offer = rdma::offer(config)?;
+    let access = Access::of(&configured.access)?;
     // From here on a signal is a wish to end well, also before the first line.
     let mut signals = Signals::new()?;
     raise_file_limit();
     let listen = &config.listen.value;
     let admin = Admin::start(&configured.admin, listen, tls.as_ref(), events).await?;
-    let metrics = metrics::metrics(&configured.telemetry)?;
-    let tls = tls.as_ref();
-    let outcome = with_store(config, offer, tls, &admin, &metrics, &mut signals, output).await;
+    if let Some(authorizer) = access.authorizer() {
+        admin.ask(authorizer);
+    }
+    let guards = Guards {
+        tls: tls.as_ref(),
+        access: &access,
+    };
+    let outcome = with_store(&configured, offer, guards, &admin, &mut signals, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
     outcome
 }
 
+/// What stands between callers and a server.
+#[derive(Clone, Copy)]
+struct Guards<'a> {
+    tls: Option<&'a Tls>,
+    access: &'a Access,
+}
+
 /// Opens the store, serves it, and closes it.
 async fn with_store(
-    config: &ServerConfig,
+    configured: &Configured,
     offer: Option<Offer>,
-    tls: Option<&Tls>,
+    guards: Guards<'_>,
     admin: &Admin,
-    metrics: &Metrics,
     signals: &mut Signals,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    admin.show_metrics(metrics);
-    let observer = metrics::observer(metrics, admin.recorder());
+    let config = &configured.server;
+    let metrics = metrics::metrics(&configured.telemetry)?;
+    admin.show_metrics(&metrics);
+    let observer = metrics::observer(&metrics, admin.recorder());
     let store = open_store(config, Some(Arc::clone(&observer))).await?;
     let outcome = async {
         let cache = build_tools::cache(config, &store).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
+            guards,
             admin,
-            metrics,
+            metrics: &metrics,
             observer,
-            tls,
         };
         let outcome = serve(config, offer, parts, signals, output).await;
         let closed = match cache {
@@ -174,11 +190,11 @@ async fn with_store(
 struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
+    guards: Guards<'a>,
     admin: &'a Admin,
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
-    tls: Option<&'a Tls>,
 }
 
 async fn serve(
@@ -191,17 +207,21 @@ async fn serve(
     let Parts {
         store,
         cache,
+        guards,
         admin,
         metrics,
         observer,
-        tls,
     } = parts;
+    let Guards { tls, access } = guards;
     let listen = &config.listen.value;
     let mut server = Server::new(Arc::new(store.clone()), server_options(config))
         .with_maintenance(Arc::new(store.clone()))
         .with_observer(Arc::clone(&observer));
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
+    }
+    if let Some(authorizer) = access.authorizer() {
+        server = server.with_authorizer(authorizer);
     }
     let rdma = offer.as_ref().map(|offer| offer.place.to_string());
     if let Some(offer) = offer {
@@ -223,6 +243,10 @@ async fn serve(
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));
+    let http = http.map(|http| match access.authorizer() {
+        Some(authorizer) => http.with_authorizer(authorizer),
+        None => http,
+    });
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),

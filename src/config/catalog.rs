@@ -41,6 +41,7 @@ impl Table for TlsKeys {
 impl Table for AccessKeys {
     const NAME: &'static str = "access";
     const ABOUT: &'static str = "Who may do what on the server.";
+    const EXAMPLE: &'static str = super::access::EXAMPLE;
 }
 
 impl Table for LimitsKeys {

@@ -110,6 +110,7 @@ impl ConfigFile {
             }
             keys.tls.beside(folder);
             keys.client.beside(folder);
+            keys.access.beside(folder);
         }
         Ok(Self {
             path: Some(path.to_owned()),

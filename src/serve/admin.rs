@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use zako_admin::{
     AdminHandle, AdminOptions, AdminServer, Fact, MetricsText, Readiness, RecentEvents, Recorder,
 };
+use zako_core::access::Authorizer;
 use zako_core::server::{FiguresReader, ListenAddr};
 use zako_core::store::LocalStore;
 use zako_telemetry::Metrics;
@@ -97,6 +98,13 @@ impl Admin {
     /// Who keeps what happens, if there is a port to show it.
     pub(super) fn recorder(&self) -> Option<Arc<Recorder>> {
         self.port.as_ref().map(|port| Arc::clone(&port.recorder))
+    }
+
+    /// Asks who its callers are that don't run on this machine.
+    pub(super) fn ask(&self, authorizer: Arc<dyn Authorizer>) {
+        if let Some(port) = &self.port {
+            port.handle.set_authorizer(authorizer);
+        }
     }
 
     /// Shows these metrics.

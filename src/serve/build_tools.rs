@@ -110,7 +110,7 @@ pub(super) async fn http(
 /// dropped.
 pub(super) fn sweep(cache: &Cache) -> AbortOnDrop {
     let cache = cache.clone();
-    AbortOnDrop(tokio::spawn(async move {
+    AbortOnDrop::spawn(async move {
         loop {
             tokio::time::sleep(SWEEP_PERIOD).await;
             match cache.sweep().await {
@@ -118,7 +118,13 @@ pub(super) fn sweep(cache: &Cache) -> AbortOnDrop {
                 Err(error) => tracing::warn!(%error, "names of blobs could not be swept"),
             }
         }
-    }))
+    })
+}
+
+impl AbortOnDrop {
+    pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task))
+    }
 }
 
 impl AbortOnDrop {

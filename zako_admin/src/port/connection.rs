@@ -18,9 +18,13 @@ const LEAST_BUFFER: usize = 8 << 10;
 /// Serves a connection to its end, or until its time is over.
 pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     let PortConnection {
-        stream, peer, stop, ..
+        stream,
+        peer,
+        certificate,
+        stop,
+        ..
     } = connection;
-    let peer = Peer::new(peer);
+    let peer = Peer::with_certificate(peer, certificate);
     let options = &shared.options;
     let service = service_fn(|request| {
         let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));

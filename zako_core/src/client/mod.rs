@@ -16,6 +16,7 @@ mod answer;
 mod batch;
 mod call;
 mod cas;
+mod credentials;
 mod dial;
 mod download;
 mod entry;

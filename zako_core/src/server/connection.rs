@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, TryFutureExt};
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -16,7 +15,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower_service::Service;
@@ -38,11 +36,11 @@ use super::secure::Secured;
 use super::sendfile::{Road, Slots, Socket};
 use super::span;
 use super::status::to_status;
-use super::transport;
 use super::watch::Watch;
-use crate::access::{Authorizer, Credentials, Identity};
+use super::{roles, transport};
+use crate::access::{Authorizer, Identity};
 use crate::cas::{Cas, Maintain};
-use crate::negotiate::{Gate, Peer, PeerAddr};
+use crate::negotiate::{Caller, Gate, Peer, PeerAddr};
 use crate::observe::{CallKind, Connected, Interface, Lookup, Observer, RdmaEvent};
 use crate::tls::{Application, TlsAcceptor};
 use crate::transport::grpc::DecodeLimits;
@@ -121,19 +119,6 @@ impl Shared {
     fn face(&self, service: &str) -> Option<Arc<dyn Face>> {
         let serves = |face: &&Arc<dyn Face>| face.services().contains(&service);
         self.faces.iter().find(serves).map(Arc::clone)
-    }
-
-    /// Who calls, if that makes a difference here.
-    fn identify(&self, peer: &Peer, headers: &HeaderMap) -> Result<Option<Identity>, Status> {
-        let Some(authorizer) = &self.authorizer else {
-            return Ok(None);
-        };
-        let credentials = Credentials {
-            authorization: headers.get(AUTHORIZATION).map(|value| value.as_bytes()),
-            ..peer.credentials()
-        };
-        let identity = authorizer.identify(&credentials);
-        identity.map(Some).map_err(|error| to_status(&error))
     }
 
     /// What reports the call when it ends, if anyone listens.
@@ -312,21 +297,27 @@ async fn answer(
     trace: Span,
 ) -> Result<Response<AnswerBody>, Infallible> {
     let watch = Watch::current();
-    let known = deadline::deadline(request.headers()).and_then(|deadline| {
-        let identity = shared.identify(&peer, request.headers())?;
-        Ok((deadline, identity))
-    });
     // Shares the request's.
     let uri = request.uri().clone();
     let path = uri.path();
     let service = path.split('/').nth(1).unwrap_or_default();
+    let face = shared.face(service);
+    let known = deadline::deadline(request.headers()).and_then(|deadline| {
+        let headers = request.headers();
+        let authorizer = shared.authorizer.as_ref();
+        let caller = Caller::of(authorizer, &peer, headers).and_then(|caller| {
+            let identity = roles::check(&caller, headers, path, face.is_some())?;
+            Ok((caller, identity))
+        });
+        let (caller, identity) = caller.map_err(|error| to_status(&error))?;
+        Ok((deadline, caller, identity))
+    });
     // A negotiation may rest for as long as its caller looks for blobs.
     let negotiation = path == NEGOTIATE;
     // So may a session over RDMA, whose bytes don't come here; HTTP/2 finds out whether
     // the caller is gone.
     let rests = negotiation || path == RDMA_SESSION;
     // Those calls end when their caller says so, or with the server.
-    let face = shared.face(service);
     let open_ended = negotiation || (face.is_none() && !service.starts_with("zako."));
     let kind = match service {
         transport::NAME | "google.bytestream.ByteStream" => CallKind::Stream,
@@ -334,7 +325,7 @@ async fn answer(
         _ => CallKind::Short,
     };
     let meter = |identity| shared.meter(path, kind, face.as_deref(), &peer, identity);
-    let (deadline, identity) = match known {
+    let (deadline, caller, identity) = match known {
         Ok(known) => known,
         Err(status) => {
             let refusal = status.into_http().map(Inner::Body);
@@ -348,6 +339,7 @@ async fn answer(
     };
     if let Some(identity) = &identity {
         request.extensions_mut().insert(identity.clone());
+        request.extensions_mut().insert(caller);
     }
     if let Some(watch) = &watch {
         watch.until(deadline);

@@ -31,7 +31,7 @@ use super::status::bad_frame;
 use super::stream_body;
 use super::transport::{grpc_response, not_grpc, unary_response, uncompressed};
 use crate::cas::Blob;
-use crate::negotiate::Peer;
+use crate::negotiate::{Caller, Peer};
 use crate::observe::{Interface, Lookup, trace};
 use crate::transport::grpc::frame::{self, PayloadField};
 use crate::transport::grpc::{BatchWriter, DecodeLimits, Pieces};
@@ -107,12 +107,17 @@ impl Call {
         &self.head.headers
     }
 
-    /// Who calls.
+    /// The connection that it came on.
     ///
     /// # Errors
     /// INTERNAL if the call came on no connection.
     pub fn peer(&self) -> Result<&Arc<Peer>, Status> {
         gated::peer(&self.head.extensions)
+    }
+
+    /// Who calls, and whether it may.
+    pub fn caller(&self) -> Caller {
+        gated::caller(&self.head.extensions)
     }
 
     /// The call for generated code.

@@ -24,6 +24,7 @@ mod port;
 mod preface;
 mod rdma;
 mod resource;
+mod roles;
 mod secure;
 mod sendfile;
 mod serve;

@@ -49,12 +49,16 @@ struct WatchedStream {
 /// Serves a connection to its end.
 pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     let PortConnection {
-        stream, peer, stop, ..
+        stream,
+        peer,
+        certificate,
+        stop,
+        ..
     } = connection;
     // Who connects has something to say.
     let watch = Watch::new(Phase::Head(Instant::now()));
     let _connected = Connected::new(shared.observer.clone(), Interface::Http);
-    let caller = Peer::new(peer.clone());
+    let caller = Peer::with_certificate(peer.clone(), certificate);
     let stream = WatchedStream {
         stream,
         watch: watch.clone(),

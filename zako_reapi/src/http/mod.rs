@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `/[instance/]cas/<hash>` | a blob; the length of the hash tells the function, a name before it (`cas/blake3/<hash>`) too |
 //! | `/[instance/]ac/<hash>` | an action result, or whatever a client keeps there |
-//! | `/dav/<path>` | values under free names, with as much of WebDAV as caches need |
+//! | `/[instance/]dav/<path>` | values under free names, with as much of WebDAV as caches need |
 //! | `/status` | figures of the server and its store, as JSON |
 
 mod actions;
@@ -27,6 +27,7 @@ mod path;
 mod range;
 mod receive;
 mod refusal;
+mod rights;
 mod route;
 mod span;
 mod status;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use zako_core::cas::{CasError, ErrorKind};
 
@@ -55,6 +55,14 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     }
 
+    /// Who asks has to show who it is.
+    fn unauthenticated(text: &str) -> Self {
+        let mut refusal = Self::new(StatusCode::UNAUTHORIZED, text);
+        let ways = HeaderValue::from_static(r#"Basic realm="zako", Bearer realm="zako""#);
+        refusal.header = Some((WWW_AUTHENTICATE, ways));
+        refusal
+    }
+
     pub(super) fn retry_after(mut self, after: Duration) -> Self {
         self.header = Some((RETRY_AFTER, HeaderValue::from(after.as_secs().max(1))));
         self
@@ -90,7 +98,8 @@ impl From<CasError> for Refusal {
             | ErrorKind::InvalidRange => StatusCode::BAD_REQUEST,
             ErrorKind::AlreadyExists | ErrorKind::Stale => StatusCode::CONFLICT,
             ErrorKind::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-            ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => StatusCode::FORBIDDEN,
+            ErrorKind::Unauthenticated => return Self::unauthenticated(error.message()),
+            ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
             ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             ErrorKind::Unavailable | ErrorKind::Closed => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,

@@ -15,7 +15,7 @@ use super::rights::Rights;
 use crate::cas::{CasError, ErrorKind};
 use crate::negotiate::Peer;
 use crate::server::connection::Shared;
-use crate::server::gated::{TOKEN, peer};
+use crate::server::gated::{caller, peer};
 use crate::server::status::to_status;
 
 /// A call that may be made.
@@ -38,8 +38,8 @@ impl Admitted {
             }
         };
         road.check(&peer).map_err(|error| to_status(&error))?;
-        let token = request.metadata().get(TOKEN).map(|token| token.as_bytes());
-        let rights = Rights::of(&shared.gate, &peer, token)?;
+        let caller = caller(request.extensions());
+        let rights = Rights::of(&shared.gate, &peer, caller, request.metadata().as_ref())?;
         Ok(Self { peer, road, rights })
     }
 }

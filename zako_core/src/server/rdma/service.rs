@@ -119,7 +119,7 @@ fn begin(
         Asked::Put(_) => Access::Write,
     };
     if let Err(error) = rights.check(access) {
-        return refuse(asked, error);
+        return refuse(asked, &error);
     }
     let meter = shared.transfer_meter(&asked, peer);
     let shared = Arc::clone(shared);
