@@ -12,6 +12,7 @@ use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use zako_core::Digest;
 use zako_core::cas::{Cas, CasError, ErrorKind, Lease};
+use zako_core::client::Client;
 use zako_core::transfer::{Source, TransferOptions, Upload, UploadReport, hash_files, upload};
 use zako_core::tree::{TreeOptions, put_tree};
 

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -11,6 +11,7 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tracing::Span;
+use zako_core::access::Pace;
 use zako_core::cas::CasError;
 use zako_core::observe::trace::UntilDropped;
 
@@ -24,6 +25,8 @@ pub(super) type Answer = Response<AnswerBody>;
 /// What an answer consists of.
 pub(super) struct AnswerBody {
     source: Source,
+    /// How fast it may go.
+    pace: Option<Pace>,
     /// The connection's next request is waited for when this body has ended.
     _busy: Option<Busy>,
     meter: Option<Arc<Meter>>,
@@ -80,6 +83,7 @@ impl AnswerBody {
     fn of(source: Source) -> Self {
         Self {
             source,
+            pace: None,
             _busy: None,
             meter: None,
             trace: UntilDropped(Span::none()),
@@ -114,6 +118,12 @@ impl AnswerBody {
         self.meter = meter;
         self
     }
+
+    /// The body, no faster than this.
+    pub(super) fn paced(mut self, pace: Option<Pace>) -> Self {
+        self.pace = pace;
+        self
+    }
 }
 
 /// Names the length of the body, and takes it away from the answer to a HEAD.
@@ -140,6 +150,9 @@ impl Body for AnswerBody {
     ) -> Poll<Option<Result<Frame<Bytes>, CasError>>> {
         let trace = self.trace.0.clone();
         let _entered = trace.enter();
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll_ready(cx));
+        }
         let polled = match &mut self.source {
             Source::Bytes(body) => {
                 let body = body.take().filter(|body| !body.is_empty());
@@ -150,8 +163,14 @@ impl Body for AnswerBody {
                 .poll_next_unpin(cx)
                 .map(|next| Some(next?.map(Frame::data))),
         };
-        if let Poll::Ready(Some(Err(error))) = &polled {
-            tracing::warn!(%error, "an answer breaks off");
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(pace), Some(data)) = (&mut self.pace, frame.data_ref()) {
+                    pace.moved(data.len());
+                }
+            }
+            Poll::Ready(Some(Err(error))) => tracing::warn!(%error, "an answer breaks off"),
+            _ => {}
         }
         if let (Some(meter), Poll::Ready(Some(Ok(frame)))) = (&self.meter, &polled)
             && let Some(data) = frame.data_ref()

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use tracing::Instrument;
 use zako_core::Digest;
+use zako_core::access::Allowance;
 use zako_core::cas::{Result as CasResult, StagedSize, Stored};
 use zako_core::observe::trace;
 
@@ -95,14 +96,14 @@ pub(super) async fn store(
     begin: impl Future<Output = CasResult<KeyedUpload>> + Send + 'static,
 ) -> (Result<(Digest, Stored), Refusal>, Option<Content>) {
     let most = shared.options.max_blob_bytes;
-    let storing = async move {
+    let storing = Allowance::inherited(async move {
         let mut content = content;
         let outcome = match begin.await {
             Ok(upload) => pump(upload, begun, &mut content, most).await,
             Err(error) => Err(error.into()),
         };
         (outcome, content)
-    };
+    });
     let storing = storing.instrument(trace::current());
     match shared.uploads.spawn(storing).await {
         Ok((outcome, content)) => (outcome, Some(content)),

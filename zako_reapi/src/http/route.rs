@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use zako_core::access::{Allowance, Consumer, Direction, Pace};
 use zako_core::cas::Result as CasResult;
 use zako_core::negotiate::{Caller, Peer};
 
@@ -44,12 +45,25 @@ pub(super) async fn answer(
     {
         head.extensions.insert(identity);
     }
+    let allowance = allow(&shared, &head, &peer);
     let observer = shared.observer.clone();
     let meter = observer.map(|observer| Meter::new(observer, head.method.clone(), peer));
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
     let body = body.metered(meter.clone());
     let mut content = Some(Content::new(body));
-    let answer = match routed(&shared, caller, &head, &mut content).await {
+    let (routed, pace) = match allowance {
+        Ok(None) => (routed(&shared, caller, &head, &mut content).await, None),
+        Ok(Some(allowance)) => {
+            let pace = |direction| Some(Pace::new(allowance.clone(), direction));
+            if let Some(content) = &mut content {
+                content.body.pace = pace(Direction::In);
+            }
+            let routed = routed(&shared, caller, &head, &mut content);
+            (allowance.clone().scope(routed).await, pace(Direction::Out))
+        }
+        Err(refusal) => (Err(refusal), None),
+    };
+    let answer = match routed {
         Ok(answer) => answer,
         Err(refusal) => {
             if let Some(content) = &mut content {
@@ -61,7 +75,17 @@ pub(super) async fn answer(
     if let Some(meter) = &meter {
         meter.answered(answer.status(), looked_for(&head));
     }
+    let answer = answer.map(|body| body.paced(pace));
     answer::finish(answer, head.method == Method::HEAD, busy, meter)
+}
+
+/// What the request may use, if that is limited.
+fn allow(shared: &Shared, head: &Parts, peer: &Peer) -> Result<Option<Allowance>, Refusal> {
+    let Some(quota) = &shared.quota else {
+        return Ok(None);
+    };
+    let consumer = Consumer::new(head.extensions.get(), peer.ip());
+    Ok(Allowance::begin(&**quota, &consumer)?)
 }
 
 /// What a request looks for, if it is something that is stored.
