@@ -29,8 +29,7 @@ pub(crate) struct LogFilter {
 struct Logged(reload::Layer<EnvFilter, Registry>);
 
 /// Starts the log, and `beside` it what else listens, behind the `gate` of traces. `--log` and
-/// `ZAKO_LOG` go before the
-/// `file`, that before the `default`.
+/// `ZAKO_LOG` go before the `file`, that before the `default`.
 ///
 /// # Errors
 /// What is to be logged can't be read.
