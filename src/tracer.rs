@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::field::Empty;
 use tracing::{Instrument, Span, info_span};
 use zako_core::observe::trace::{self, ROOT};
-use zako_telemetry::{TelemetryError, TraceOptions, Traces, process_environment};
+use zako_telemetry::{TelemetryError, TraceGate, TraceOptions, Traces, process_environment};
 
 use crate::config::TelemetryConfig;
 use crate::failure::Failure;
@@ -48,6 +48,11 @@ impl Tracer {
     /// What exports the spans.
     pub(crate) fn layer(&self) -> Option<crate::log::BoxedLayer> {
         self.traces.as_ref().map(Traces::layer)
+    }
+
+    /// What makes none of those that aren't recorded.
+    pub(crate) fn gate(&self) -> Option<TraceGate> {
+        self.traces.as_ref().map(|_| TraceGate)
     }
 
     /// From here on there are spans: the log and the layer are in place.

@@ -337,7 +337,8 @@ fn on_a_device_blobs_move() {
     let used = home.run(["rdma", "devices"]).ok();
     assert!(used.contains(&format!("\nused     {place}\n")), "{used}");
     let listen = format!("{address}:0");
-    let server = Server::listen(&home, &listen, &["--rdma-trust", &address]);
+    let more = ["--rdma-trust", &address, "--tls-allow-plaintext"];
+    let server = Server::listen(&home, &listen, &more);
     assert_eq!(server.rdma.as_ref(), Some(&place));
     home.set("ZAKO_SERVER", server.url());
 
@@ -378,7 +379,14 @@ fn on_a_device_a_client_that_is_not_trusted_goes_by_grpc_or_fails() {
     };
     let mut home = Home::new();
     let listen = format!("{address}:0");
-    let more = ["--rdma", &place, "--rdma-trust", "203.0.113.0/24"];
+    let trust = ["--rdma-trust", "203.0.113.0/24"];
+    let more = [
+        "--tls-allow-plaintext",
+        "--rdma",
+        &place,
+        trust[0],
+        trust[1],
+    ];
     let server = Server::listen(&home, &listen, &more);
     assert_eq!(server.rdma, Some(place));
     home.set("ZAKO_SERVER", server.url());
@@ -396,7 +404,8 @@ fn on_a_device_what_rdma_fails_on_goes_by_grpc_and_is_told() {
     };
     let mut home = Home::new();
     let listen = format!("{address}:0");
-    let server = Server::listen(&home, &listen, &["--rdma-trust", &address]);
+    let more = ["--rdma-trust", &address, "--tls-allow-plaintext"];
+    let server = Server::listen(&home, &listen, &more);
     home.set("ZAKO_SERVER", server.url());
     home.write("file", noise(5, 1 << 20));
     // From a link-local address, the server's can't be reached.

@@ -62,6 +62,29 @@ words! {
     ActionUpdatesChoice: "a way to take action results" { Allow = "allow", Refuse = "refuse", Drop = "drop" }
 }
 
+words! {
+    /// Whether clients need certificates.
+    ClientAuthChoice: "a way to treat clients" { Optional = "optional", Required = "required" }
+}
+
+/// A file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FilePath(pub(crate) PathBuf);
+
+impl FromStr for FilePath {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(PathBuf::from(text)))
+    }
+}
+
+impl fmt::Display for FilePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
 impl FromStr for DataDir {
     type Err = std::convert::Infallible;
 

@@ -124,7 +124,6 @@ impl<'a> Layers<'a> {
     ///
     /// # Errors
     /// The variable has a value that can't be read.
-    #[allow(dead_code, reason = "for the keys to come")]
     pub(crate) fn pick_optional<T>(
         &self,
         key: &'static str,

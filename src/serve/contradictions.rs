@@ -1,7 +1,10 @@
 //! What a configuration asks for that can't be had together, or can't be read.
 
-use super::{build_tools, rdma};
-use crate::config::{Layers, ServerConfig, ServerKeys};
+use super::{access, build_tools, rdma, tls};
+use crate::config::{
+    AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, ServerConfig, ServerKeys, TlsConfig,
+    TlsKeys,
+};
 use crate::failure::{Exit, Failure};
 
 /// What is wrong with what is configured for a server, each with the name of the flag whose
@@ -16,10 +19,24 @@ pub(crate) fn contradictions(layers: &Layers<'_>) -> Vec<(&'static str, Failure)
             tell("data", data(&config));
             tell("http", build_tools::allowed(&config));
             tell("rdma", rdma::allowed(&config));
+            tell("tls-cert", certificates(&config, layers));
         }
         Err(failure) => tell("data", Err(failure)),
     }
+    let access = AccessConfig::resolve(AccessKeys::default(), layers);
+    tell(
+        "anonymous",
+        access.and_then(|config| access::allowed(&config)),
+    );
     wrong
+}
+
+/// They need to be there, to be good, and to be where other machines reach the server.
+fn certificates(server: &ServerConfig, layers: &Layers<'_>) -> Result<(), Failure> {
+    let admin = AdminConfig::resolve(AdminKeys::default(), layers)?;
+    let tls = TlsConfig::resolve(TlsKeys::default(), layers)?;
+    tls::allowed(&tls, server, &admin)?;
+    tls::Tls::prepare(&tls).map(drop)
 }
 
 /// It need not be there, but if it is, it is a folder.

@@ -6,16 +6,18 @@ use zako_admin::Recorder;
 use zako_core::observe::{Observer, Observers};
 use zako_core::server::FiguresReader;
 use zako_core::store::LocalStore;
-use zako_telemetry::{Metrics, OtlpOptions, process_environment};
+use zako_telemetry::{Metrics, process_environment};
 
+use crate::config::TelemetryConfig;
 use crate::failure::{Exit, Failure};
 
 /// Metrics that nothing is known of yet.
 ///
 /// # Errors
 /// They can't be set up.
-pub(super) fn metrics() -> Result<Metrics, Failure> {
-    let metrics = Metrics::new(&OtlpOptions::default(), &process_environment);
+pub(super) fn metrics(config: &TelemetryConfig) -> Result<Metrics, Failure> {
+    let is_told = |name: &str| process_environment(name).is_some_and(|text| !text.is_empty());
+    let metrics = Metrics::new(&config.otlp(is_told), &process_environment);
     metrics.map_err(|error| Failure::new(Exit::Failed, error.to_string()))
 }
 

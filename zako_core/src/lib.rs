@@ -4,7 +4,7 @@
 //! [`store`] the stores behind it: on local disk, in memory, and one in front of
 //! another; [`alias`] a table of other names for blobs; [`observe`] what can be learned of
 //! all that while it runs; [`access`] who may use it. With the feature `grpc` (on by default) come
-//! [`negotiate`], [`transport`], [`server`] and [`client`]. With default features off this crate
+//! [`negotiate`], [`transport`], [`server`] and [`client`], and with `tls` encryption of all that. With default features off this crate
 //! is the embedded store alone.
 
 pub mod access;
@@ -22,6 +22,11 @@ pub mod client;
 pub mod negotiate;
 #[cfg(feature = "grpc")]
 pub mod server;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(all(feature = "grpc", not(feature = "tls")))]
+#[path = "tls/absent.rs"]
+mod tls;
 #[cfg(feature = "grpc")]
 pub mod transport;
 #[cfg(feature = "grpc")]

@@ -15,6 +15,24 @@ pub(super) struct Line<'a> {
     pub(super) points: &'a [Option<f64>],
 }
 
+/// Where the scale of a chart ends.
+#[derive(Clone, Copy)]
+pub(super) enum Scale {
+    /// At one.
+    Share,
+    /// At a round number above all values.
+    Decimal,
+    /// At a round number of KiB, MiB, …
+    Bytes,
+}
+
+/// A length of time.
+#[derive(Clone, Copy)]
+pub(super) struct Width {
+    pub(super) spans: usize,
+    pub(super) minutes: u64,
+}
+
 /// A chart with what it is about.
 pub(super) struct Chart<'a> {
     pub(super) title: &'static str,
@@ -24,19 +42,16 @@ pub(super) struct Chart<'a> {
     pub(super) lines: Vec<Line<'a>>,
     /// The text of a value.
     pub(super) text: fn(f64) -> String,
-    /// The upper end of the scale, if it has one.
-    pub(super) most: Option<f64>,
-    /// Spans in the whole width; those that are not there are blank.
-    pub(super) spans: usize,
-    /// What the width is of, in minutes.
-    pub(super) minutes: u64,
+    pub(super) scale: Scale,
+    /// What the width is of; its beginning is blank if there are fewer points.
+    pub(super) width: Width,
 }
 
 impl Chart<'_> {
     pub(super) fn markup(&self) -> Markup {
         let values = || self.lines.iter().flat_map(|line| line.points).flatten();
         let highest = values().copied().fold(0.0, f64::max);
-        let most = self.most.unwrap_or_else(|| ceiling(highest));
+        let most = self.scale.end(highest);
         let is_one = self.lines.len() == 1;
         html! {
             article class="chart" {
@@ -65,7 +80,7 @@ impl Chart<'_> {
                     span class="top" aria-hidden="true" { ((self.text)(most)) }
                 }
                 div class="axis" aria-hidden="true" {
-                    span { (self.minutes) " min ago" }
+                    span { (self.width.minutes) " min ago" }
                     span { "now" }
                 }
             }
@@ -74,7 +89,7 @@ impl Chart<'_> {
 
     /// What it shows, for who doesn't see it.
     fn label(&self, highest: f64) -> String {
-        let mut label = format!("{}, last {} minutes.", self.title, self.minutes);
+        let mut label = format!("{}, last {} minutes.", self.title, self.width.minutes);
         for line in &self.lines {
             let values = || line.points.iter().flatten().copied();
             let name = if line.name.is_empty() {
@@ -97,8 +112,8 @@ impl Chart<'_> {
 
     /// The line, and the area below it; with gaps where there is no value.
     fn paths(&self, line: &Line<'_>, most: f64) -> (String, String) {
-        let step = WIDTH / (self.spans.max(2) - 1) as f64;
-        let first = self.spans.saturating_sub(line.points.len());
+        let step = WIDTH / (self.width.spans.max(2) - 1) as f64;
+        let first = self.width.spans.saturating_sub(line.points.len());
         let (mut stroke, mut area) = (String::new(), String::new());
         let mut last = None;
         for (at, value) in line.points.iter().enumerate() {
@@ -135,6 +150,19 @@ fn color(at: usize) -> &'static str {
     ["one", "two"][at % 2]
 }
 
+impl Scale {
+    fn end(self, highest: f64) -> f64 {
+        match self {
+            Self::Share => 1.0,
+            Self::Decimal => ceiling(highest),
+            Self::Bytes => {
+                let unit = 1024f64.powf((highest.max(1.0).ln() / 1024f64.ln()).floor());
+                ceiling(highest / unit).min(1024.0) * unit
+            }
+        }
+    }
+}
+
 /// A round number that is not less: 1, 2, 5, 10, …
 fn ceiling(value: f64) -> f64 {
     if value <= 0.0 || !value.is_finite() {
@@ -150,15 +178,17 @@ fn ceiling(value: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn chart<'a>(points: &'a [Option<f64>], most: Option<f64>) -> Chart<'a> {
+    fn chart<'a>(points: &'a [Option<f64>], scale: Scale) -> Chart<'a> {
         Chart {
             title: "Things",
             now: vec![("per <s>", "3".to_owned())],
             lines: vec![Line { name: "", points }],
             text: |value| format!("{value}/s"),
-            most,
-            spans: 5,
-            minutes: 15,
+            scale,
+            width: Width {
+                spans: 5,
+                minutes: 15,
+            },
         }
     }
 
@@ -167,12 +197,15 @@ mod tests {
         let of = [0.0, 0.03, 1.0, 1.1, 43.0, 51.0, 999.0].map(ceiling);
         assert_eq!(of, [1.0, 0.05, 1.0, 2.0, 50.0, 100.0, 1000.0]);
         assert_eq!(ceiling(f64::NAN), 1.0);
+        let of = [0.0, 3.0, 1e3, 1025.0, 4_700_000.0].map(|highest| Scale::Bytes.end(highest));
+        assert_eq!(of, [1.0, 5.0, 1000.0, 2048.0, 5_242_880.0]);
+        assert_eq!(Scale::Bytes.end(1_047_000.0), 1_048_576.0);
     }
 
     #[test]
     fn the_latest_is_at_the_right_and_gaps_stay_gaps() {
         let points = [Some(10.0), None, Some(0.0)];
-        let chart = chart(&points, Some(10.0));
+        let chart = chart(&points, Scale::Decimal);
         let (stroke, area) = chart.paths(&chart.lines[0], 10.0);
         assert_eq!(stroke, "M180.0 1.0h.1M360.0 99.0h.1");
         assert_eq!(area, "M180.0 100V1.0L180.0 100ZM360.0 100V99.0L360.0 100Z");
@@ -183,7 +216,7 @@ mod tests {
     #[test]
     fn nothing_is_drawn_of_nothing() {
         for points in [&[][..], &[None, None]] {
-            let chart = chart(points, None);
+            let chart = chart(points, Scale::Bytes);
             let text = chart.markup().into_string();
             assert!(
                 text.contains("d=\"\"") && text.contains("nothing yet"),

@@ -12,9 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use self::chart::{Chart, Line};
+use self::chart::{Chart, Line, Scale, Width};
 use self::quantity::{bytes, count, long, percent, rate, seconds};
-use crate::recorder::{Activity, Point, SLOTS, SPAN};
+use crate::recorder::{Activity, Point, SPAN};
 use crate::status::{ServerStatus, Status};
 
 const STYLE: &str = include_str!("style.css");
@@ -26,6 +26,9 @@ const ICON: &str = concat!(
     "<path fill='#4f8be8' d='m2 12 10 5 10-5-3-1.500-7 3.500-7-3.500z'/>",
     "<path fill='#8fb8f5' d='m2 17 10 5 10-5-3-1.500-7 3.500-7-3.500z'/></svg>"
 );
+
+/// Spans that charts show at least: three minutes.
+const LEAST_SPANS: usize = 35;
 
 /// How often the page may load itself anew, in seconds.
 const REFRESHES: [u32; 3] = [5, 15, 60];
@@ -95,7 +98,7 @@ fn body(status: &Status) -> Markup {
             p class={ "banner " (status.state) } role="status" { (reason) }
         }
         (section("stored", "Stored", match &status.store {
-            Some(store) => stored::stored(store),
+            Some(store) => stored::stored(store, activity.corrupt_blobs),
             None => tables::none("The store can't tell yet."),
         }))
         div class="charts" { (charts(activity)) }
@@ -104,12 +107,10 @@ fn body(status: &Status) -> Markup {
             (section("interfaces", "Interfaces", tables::interfaces(&activity.interfaces)))
         }
         div class="pair" {
-            (section("evictions", "Evictions", html! {
-                (tables::evictions(&activity.evictions))
-                (store_work(activity))
-            }))
-            (section("failures", "Refused and failed calls", tables::failures(&activity.failures)))
+            (section("evictions", "Evictions", tables::evictions(&activity.evictions)))
+            (section("writes", "Small blobs written", writes(activity)))
         }
+        (section("failures", "Refused and failed calls", tables::failures(&activity.failures)))
         (section("log", "Warnings and errors", events(status)))
         (section("server", "This server", server(status)))
     }
@@ -138,19 +139,22 @@ fn charts(activity: &Activity) -> Markup {
     let per_second = |value| format!("{}/s", rate(value));
     let bytes_per_second = |value| format!("{}/s", bytes(value));
     let line = |name, points| Line { name, points };
-    let chart = |title, now, lines, text, most| {
-        let minutes = SPAN.as_secs() * SLOTS as u64 / 60;
-        let spans = SLOTS - 1;
-        Chart {
+    // As wide as there is something to see, and a few minutes at least.
+    let spans = activity.points.len().max(LEAST_SPANS);
+    let width = Width {
+        spans,
+        minutes: SPAN.as_secs() * (spans as u64 + 1) / 60,
+    };
+    let chart = |title, now, lines, text, scale| {
+        let chart = Chart {
             title,
             now,
             lines,
             text,
-            most,
-            spans,
-            minutes,
-        }
-        .markup()
+            scale,
+            width,
+        };
+        chart.markup()
     };
     html! {
         (chart(
@@ -158,7 +162,7 @@ fn charts(activity: &Activity) -> Markup {
             vec![("", per_second(now.calls_per_second))],
             vec![line("", &*calls)],
             per_second,
-            None,
+            Scale::Decimal,
         ))
         (chart(
             "Traffic",
@@ -168,14 +172,14 @@ fn charts(activity: &Activity) -> Markup {
             ],
             vec![line("In", &*received), line("Out", &*sent)],
             bytes_per_second,
-            None,
+            Scale::Bytes,
         ))
         (chart(
             "Hit rate",
             vec![("of what was looked for", or_none(now.hit_ratio, percent))],
             vec![line("", &*hits)],
             percent,
-            Some(1.0),
+            Scale::Share,
         ))
         (chart(
             "Latency of short calls",
@@ -185,22 +189,20 @@ fn charts(activity: &Activity) -> Markup {
             ],
             vec![line("p50", &*p50), line("p99", &*p99)],
             seconds,
-            None,
+            Scale::Decimal,
         ))
     }
 }
 
-fn store_work(activity: &Activity) -> Markup {
+fn writes(activity: &Activity) -> Markup {
     let commits = &activity.commits;
     let or_none = |value: Option<f64>, text: fn(f64) -> String| value.map_or("–".to_owned(), text);
-    let corrupt = (activity.corrupt_blobs > 0).then_some("bad");
     html! {
         dl {
-            div { dt { "Group commits, 15 min" } dd { (count(commits.recent)) } }
-            div { dt { "Blobs a commit" } dd { (or_none(commits.blobs_per_commit, rate)) } }
+            div { dt { "Groups, last 15 min" } dd { (count(commits.recent)) } }
+            div { dt { "Blobs a group" } dd { (or_none(commits.blobs_per_commit, rate)) } }
             div { dt { "Sync p50" } dd { (or_none(commits.sync_p50_seconds, seconds)) } }
             div { dt { "Sync p99" } dd { (or_none(commits.sync_p99_seconds, seconds)) } }
-            div { dt { "Damaged blobs found" } dd class=[corrupt] { (count(activity.corrupt_blobs)) } }
         }
     }
 }
@@ -217,7 +219,7 @@ fn events(status: &Status) -> Markup {
                         @if event.count > 1 { ", " (count(event.count)) " times" }
                         " · " (event.target)
                     }
-                    p { (event.text) }
+                    p { (shown(&event.text)) }
                 } }
             }
         }
@@ -246,10 +248,19 @@ fn server(status: &Status) -> Markup {
         }
         dl class="wide" {
             @for fact in &status.facts {
-                div { dt { (fact.name) } dd { (fact.value) } }
+                div { dt { (fact.name) } dd { (shown(&fact.value)) } }
             }
         }
     }
+}
+
+/// Text of others, without characters that are not seen or turn the text about them around.
+fn shown(text: &str) -> String {
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+    };
+    text.replace(is_hidden, "\u{fffd}")
 }
 
 fn footer() -> Markup {

@@ -1,13 +1,18 @@
 //! Quantities for a person.
 
-use bytesize::ByteSize;
-
-/// `1.5 GiB`.
+/// `1.5 GiB`, `970 KiB`, `12 B`.
 pub(super) fn bytes(bytes: f64) -> String {
-    ByteSize::b(bytes.round() as u64)
-        .display()
-        .iec()
-        .to_string()
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut number, mut unit) = (bytes, 0);
+    while number >= 999.5 && unit + 1 < UNITS.len() {
+        (number, unit) = (number / 1024.0, unit + 1);
+    }
+    let unit = UNITS[unit];
+    if number >= 99.95 || number.fract() == 0.0 {
+        format!("{number:.0} {unit}")
+    } else {
+        format!("{number:.1} {unit}")
+    }
 }
 
 /// `12 345`, with spaces that don't break.
@@ -25,8 +30,8 @@ pub(super) fn count(number: u64) -> String {
 
 /// A rate that isn't of bytes: `0.4`, `12.3`, `1 234`.
 pub(super) fn rate(number: f64) -> String {
-    if number == 0.0 {
-        "0".to_owned()
+    if number.fract() == 0.0 && number < 100.0 {
+        format!("{number:.0}")
     } else if number < 0.1 {
         format!("{number:.2}")
     } else if number < 100.0 {
@@ -43,7 +48,7 @@ pub(super) fn seconds(seconds: f64) -> String {
         s if s < 1.0 => (s * 1e3, "ms"),
         s => (s, "s"),
     };
-    if number < 9.95 {
+    if number < 9.95 && number.fract() != 0.0 {
         format!("{number:.1} {unit}")
     } else {
         format!("{number:.0} {unit}")
@@ -80,7 +85,12 @@ mod tests {
 
     #[test]
     fn they_are_short() {
-        assert_eq!(bytes(1536.0), "1.5 KiB");
+        let of = [0.0, 12.0, 1000.0, 1536.0, 993_000.0, 20.0 * 1024.0 * 1024.0].map(bytes);
+        assert_eq!(
+            of.join(", "),
+            "0 B, 12 B, 1.0 KiB, 1.5 KiB, 970 KiB, 20 MiB"
+        );
+        assert_eq!(bytes(u64::MAX as f64), "16 EiB");
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
         assert_eq!(
             [0.0, 0.04, 12.34, 1234.5].map(rate).join(" "),

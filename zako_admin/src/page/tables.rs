@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 
 use super::quantity::{bytes, count, long};
+use super::shown;
 use crate::recorder::{Activity, FailureRow, InterfaceRow, PeerRow, ReasonRow};
 
 /// Who calls most.
@@ -13,9 +14,9 @@ pub(super) fn peers(activity: &Activity) -> Markup {
     let row = |row: &PeerRow| {
         html! {
             tr {
-                th class="text" scope="row" { (row.peer) }
+                th class="text" scope="row" { (shown(&row.peer)) }
                 @if has_names {
-                    td class="text" { (row.identity.as_deref().unwrap_or("–")) }
+                    td class="text" { (row.identity.as_deref().map_or("–".to_owned(), shown)) }
                 }
                 (numbers(&[row.calls]))
                 (sizes(&[row.received_bytes, row.sent_bytes]))
@@ -125,7 +126,13 @@ pub(super) fn failures(rows: &[FailureRow]) -> Markup {
                     } }
                     tbody {
                         @for row in rows { tr {
-                            th class="text" scope="row" { (row.method) }
+                            th class="text" scope="row" {
+                                (shown(&row.method))
+                                // The methods of gRPC tell by themselves.
+                                @if !row.method.starts_with('/') {
+                                    small class="rest" { " · " (interface_name(row.interface)) }
+                                }
+                            }
                             td class="text" { (row.code) " " (row.code_name) }
                             (numbers(&[row.count]))
                             td class="when" { (ago(&row.last, row.seconds_ago)) }
@@ -139,7 +146,11 @@ pub(super) fn failures(rows: &[FailureRow]) -> Markup {
 
 /// When something was.
 pub(super) fn ago(time: &str, seconds: u64) -> Markup {
-    html! { time datetime=(time) { (long(seconds)) " ago" } }
+    html! {
+        time datetime=(time) {
+            @if seconds == 0 { "just now" } @else { (long(seconds)) " ago" }
+        }
+    }
 }
 
 /// That there is nothing to tell.

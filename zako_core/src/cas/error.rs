@@ -62,6 +62,8 @@ pub enum ErrorKind {
     Unauthenticated,
     /// The token doesn't allow this.
     PermissionDenied,
+    /// One end's certificate doesn't show what the other wants to see.
+    Untrusted,
     /// The server and the client have no road in common, or don't offer this.
     Unsupported,
     /// The far side can't be reached, or went away: try again.
@@ -187,6 +189,11 @@ impl CasError {
     /// When another try makes sense.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// The error directly behind it, of which its text tells too.
+    pub(crate) fn cause(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
     }
 
     /// Whether the blob is absent.

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use http::uri::{Authority, Scheme};
 use http::{HeaderValue, Request, Response, Uri, header};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -17,12 +18,14 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::answer::Answer;
+use super::credentials::{CallCredentials, check_plaintext};
+use super::line::{Fate, Line};
 use super::outgoing::Outgoing;
 use super::url::{Place, ServerUrl};
 use super::{ClientOptions, span, status};
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::observe::trace;
-use crate::transport::socket::Socket;
+use crate::tls::TlsConnector;
 use crate::transport::stream::Stream;
 
 /// One HTTP/2 connection, as a service for generated clients and for calls made
@@ -31,7 +34,11 @@ use crate::transport::stream::Stream;
 pub(super) struct Http2 {
     sender: http2::SendRequest<Outgoing>,
     peer: Option<SocketAddr>,
-    authority: http::uri::Authority,
+    scheme: Scheme,
+    authority: Authority,
+    credentials: CallCredentials,
+    fate: Fate,
+    tls: Option<TlsConnector>,
 }
 
 /// How full a stream's buffer may be when it takes more, in bytes: empty. So
@@ -47,8 +54,14 @@ impl Http2 {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if nobody answers there, [`ErrorKind::Timeout`]
     /// if it takes too long, [`ErrorKind::InvalidArgument`] if the address can't be.
-    pub(super) async fn connect(url: &ServerUrl, options: &ClientOptions) -> Result<Self> {
-        match timeout(options.connect_timeout, Self::dial(url, options)).await {
+    /// [`ErrorKind::Untrusted`] if the server isn't whom it should be, or this client
+    /// not to the server.
+    pub(super) async fn connect(
+        url: &ServerUrl,
+        options: &ClientOptions,
+        tls: Option<&TlsConnector>,
+    ) -> Result<Self> {
+        match timeout(options.connect_timeout, Self::dial(url, options, tls)).await {
             Ok(done) => done,
             Err(_) => Err(CasError::new(
                 ErrorKind::Unavailable,
@@ -58,6 +71,19 @@ impl Http2 {
                 ),
             )),
         }
+    }
+
+    /// Connects to another address of the same server.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect).
+    pub(super) async fn elsewhere(
+        &self,
+        address: SocketAddr,
+        options: &ClientOptions,
+    ) -> Result<Self> {
+        let url = ServerUrl::from(address).with_tls(self.tls.is_some());
+        Self::connect(&url, options, self.tls.as_ref()).await
     }
 
     /// Whether the connection has ended.
@@ -70,17 +96,27 @@ impl Http2 {
         self.peer
     }
 
-    async fn dial(url: &ServerUrl, options: &ClientOptions) -> Result<Self> {
+    async fn dial(
+        url: &ServerUrl,
+        options: &ClientOptions,
+        tls: Option<&TlsConnector>,
+    ) -> Result<Self> {
         let failed = |error: io::Error| unreachable(url, error);
         match url.place() {
-            Place::Tcp { host, port } => {
+            Place::Tcp { host, port, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port))
                     .await
                     .map_err(failed)?;
                 // Without it an upload waits for the peer's delayed acknowledgements.
                 stream.set_nodelay(true).map_err(failed)?;
                 let peer = stream.peer_addr().map_err(failed)?;
-                Self::handshake(url, Stream::Tcp(stream), Some(peer), options).await
+                if tls.is_none() {
+                    check_plaintext(url, peer, options)?;
+                }
+                let stream = encrypted(url, tls, stream).await?;
+                let mut http2 = Self::handshake(url, stream, Some(peer), options).await?;
+                http2.tls = tls.cloned();
+                Ok(http2)
             }
             #[cfg(unix)]
             Place::Unix(path) => {
@@ -103,6 +139,8 @@ impl Http2 {
         peer: Option<SocketAddr>,
         options: &ClientOptions,
     ) -> Result<Self> {
+        let credentials = CallCredentials::of(options)?;
+        let (line, fate) = Line::new(stream);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(options.stream_window)
@@ -111,7 +149,7 @@ impl Http2 {
             .keep_alive_interval(options.keepalive)
             .keep_alive_timeout(options.keepalive)
             .max_send_buf_size(SEND_BUFFER)
-            .handshake(TokioIo::new(Socket::new(stream)))
+            .handshake(TokioIo::new(line))
             .await
             .map_err(|error| status::broken(&error))?;
         tokio::spawn(async move {
@@ -120,21 +158,26 @@ impl Http2 {
                 tracing::debug!(%error, "a connection ended");
             }
         });
-        let authority = match url.place() {
-            Place::Tcp { .. } => url.to_string()["http://".len()..].parse().ok(),
-            Place::Unix(_) => None,
-        };
+        let text = url.to_string();
+        let authority = text.split_once("://").and_then(|(_, it)| it.parse().ok());
         Ok(Self {
             sender,
             peer,
-            authority: authority.unwrap_or_else(|| http::uri::Authority::from_static("localhost")),
+            scheme: match url.is_tls() {
+                true => Scheme::HTTPS,
+                false => Scheme::HTTP,
+            },
+            authority: authority.unwrap_or_else(|| Authority::from_static("localhost")),
+            credentials,
+            fate,
+            tls: None,
         })
     }
 
     /// Makes a call; the connection must be ready.
     pub(super) fn send(&mut self, mut request: Request<Outgoing>) -> BoxFuture<'static, Outcome> {
         let mut uri = std::mem::take(request.uri_mut()).into_parts();
-        uri.scheme = Some(http::uri::Scheme::HTTP);
+        uri.scheme = Some(self.scheme.clone());
         uri.authority = Some(self.authority.clone());
         match Uri::from_parts(uri) {
             Ok(uri) => *request.uri_mut() = uri,
@@ -143,6 +186,8 @@ impl Http2 {
         request
             .headers_mut()
             .insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        self.credentials.add_to(request.headers_mut());
+        let fate = self.fate.clone();
         let trace = span::call(request.uri().path(), self.authority.as_str(), self.peer);
         span::inject(&trace, request.headers_mut());
         let sent = self.sender.send_request(request);
@@ -151,7 +196,10 @@ impl Http2 {
             Ok(answer) => Ok(Answer::of(answer, of)),
             Err(error) => {
                 trace::failed(&of, "UNAVAILABLE");
-                Err(error.into())
+                Err(match fate.get() {
+                    Some(why) => why.clone().into(),
+                    None => error.into(),
+                })
             }
         });
         match trace.is_disabled() {
@@ -169,12 +217,72 @@ impl Service<Request<Body>> for Http2 {
     type Future = BoxFuture<'static, Outcome>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<std::result::Result<(), StdError>> {
-        self.sender.poll_ready(cx).map_err(Into::into)
+        // A call on a connection that has ended tells why; this would tell that it has.
+        let _ = std::task::ready!(self.sender.poll_ready(cx));
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         self.send(request.map(Outgoing::Generated))
     }
+}
+
+/// What encrypts connections to `url`, if it says so.
+///
+/// # Errors
+/// What the options say can't be used, or TLS isn't built in.
+#[cfg(feature = "tls")]
+pub(super) async fn connector(
+    url: &ServerUrl,
+    options: &ClientOptions,
+) -> Result<Option<TlsConnector>> {
+    let Place::Tcp {
+        host, tls: true, ..
+    } = url.place()
+    else {
+        return Ok(None);
+    };
+    let (host, options) = (host.clone(), options.tls.clone());
+    // To read the machine's authorities takes some milliseconds.
+    let made = tokio::task::spawn_blocking(move || TlsConnector::new(&host, &options)).await;
+    let made = made.map_err(|error| CasError::new(ErrorKind::Internal, error.to_string()))?;
+    made.map(Some).map_err(|error| {
+        let text = format!("TLS can't be used for {url}: {error}");
+        CasError::new(ErrorKind::InvalidArgument, text)
+    })
+}
+
+#[cfg(not(feature = "tls"))]
+#[allow(clippy::unused_async, reason = "as with TLS")]
+pub(super) async fn connector(url: &ServerUrl, _: &ClientOptions) -> Result<Option<TlsConnector>> {
+    match url.is_tls() {
+        false => Ok(None),
+        true => Err(CasError::new(
+            ErrorKind::Unsupported,
+            format!("{url}: TLS is not built in"),
+        )),
+    }
+}
+
+#[cfg(feature = "tls")]
+async fn encrypted(
+    url: &ServerUrl,
+    tls: Option<&TlsConnector>,
+    stream: TcpStream,
+) -> Result<Stream> {
+    let Some(tls) = tls else {
+        return Ok(Stream::Tcp(stream));
+    };
+    tls.connect(stream).await.map_err(|error| {
+        let (kind, text) = crate::tls::explain(&error);
+        CasError::new(kind, format!("{url}: {text}"))
+    })
+}
+
+#[cfg(not(feature = "tls"))]
+#[allow(clippy::unused_async, reason = "as with TLS")]
+async fn encrypted(_: &ServerUrl, _: Option<&TlsConnector>, stream: TcpStream) -> Result<Stream> {
+    Ok(Stream::Tcp(stream))
 }
 
 fn unreachable(url: &ServerUrl, error: io::Error) -> CasError {

@@ -60,7 +60,7 @@ pub(super) async fn enter(
         let details = details(control, acceptable).await?;
         let token = token(&details.auth_token)?;
         let named = match other_address(&details, control.peer()) {
-            Some(address) => named(address, token.as_ref(), options, unusable).await,
+            Some(address) => named(control, address, token.as_ref(), options, unusable).await,
             None => None,
         };
         let http2 = match named {
@@ -83,6 +83,7 @@ pub(super) async fn enter(
 /// A connection to the address that the server named, with the token redeemed on
 /// it; `None` if that doesn't work.
 async fn named(
+    control: &Http2,
     address: SocketAddr,
     token: Option<&HeaderValue>,
     options: &ClientOptions,
@@ -92,7 +93,7 @@ async fn named(
         return None;
     }
     let attempt = async {
-        let http2 = Http2::connect(&address.into(), options).await?;
+        let http2 = control.elsewhere(address, options).await?;
         redeem(&http2, token, options).await?;
         Ok::<_, CasError>(http2)
     };

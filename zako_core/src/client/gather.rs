@@ -10,11 +10,13 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 use super::Client;
 use super::batch::ENTRY_OVERHEAD;
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result, Stored};
+use crate::observe::trace;
 
 /// The blobs that wait, and the calls that run.
 #[derive(Debug)]
@@ -108,7 +110,8 @@ impl Client {
                 first,
                 over: false,
             };
-            gathering.runtime.spawn(carrier.run());
+            let carrying = carrier.run().instrument(trace::current());
+            gathering.runtime.spawn(carrying);
         }
         outcome.await.unwrap_or_else(|_| ended())
     }

@@ -16,10 +16,12 @@ mod answer;
 mod batch;
 mod call;
 mod cas;
+mod credentials;
 mod dial;
 mod download;
 mod entry;
 mod gather;
+mod line;
 mod maintain;
 mod negotiate;
 mod options;
@@ -99,13 +101,14 @@ struct Inner {
 }
 
 impl Client {
-    /// Connects and opens a session. This is tried once, so that a wrong address
-    /// shows at once.
+    /// Connects and opens a session. An address with nobody there is tried once, so that
+    /// it shows at once.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if no server is there,
     /// [`ErrorKind::Unauthenticated`] and [`ErrorKind::PermissionDenied`] if it
-    /// refuses, [`ErrorKind::Unsupported`] if there is no road in common.
+    /// refuses, [`ErrorKind::Untrusted`] if one end's certificate isn't what the other
+    /// wants, [`ErrorKind::Unsupported`] if there is no road in common.
     pub async fn connect(url: &ServerUrl, options: ClientOptions) -> Result<Self> {
         if options.transport == TransportChoice::Rdma {
             let message = "RDMA was asked for, and there is no fabric to use it on";
@@ -143,8 +146,16 @@ impl Client {
         };
         let strict = acceptable == Acceptable::Rdma;
         let rdma = fabric.map(|fabric| Road::new(fabric, &options, strict));
-        let pool = Pool::new(url.clone(), options.clone(), acceptable);
-        drop(pool.lane(Load::Light).await?);
+        let tls = dial::connector(url, &options).await?;
+        let pool = Pool::new(url.clone(), options.clone(), tls, acceptable);
+        let mut backoff = Backoff::new(options.retry);
+        while let Err(error) = pool.lane(Load::Light).await.map(drop) {
+            // Nobody there shows at once; a server that was met and ended may have a successor.
+            if !pool.met() {
+                return Err(error);
+            }
+            backoff.pause(error).await?;
+        }
         let gathering = Gathering::new();
         Ok(Self(Arc::new(Inner {
             pool,

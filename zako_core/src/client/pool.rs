@@ -13,6 +13,7 @@ use super::entry::{Acceptable, Unusable};
 use super::session::{Connection, Lane, Load, Seat, Session};
 use super::url::ServerUrl;
 use crate::cas::Result;
+use crate::tls::TlsConnector;
 
 /// The connections of a client: one at first, more when its streams are all in
 /// use or when heavy loads would share it, a new one where one broke.
@@ -20,6 +21,7 @@ use crate::cas::Result;
 pub(super) struct Pool {
     url: ServerUrl,
     options: ClientOptions,
+    tls: Option<TlsConnector>,
     acceptable: Acceptable,
     connections: Mutex<Vec<Arc<Connection>>>,
     /// One opens a connection, the others wait for it: otherwise all who begin at
@@ -29,6 +31,8 @@ pub(super) struct Pool {
     /// The server chose RDMA for what is large, on one of the connections that there are or
     /// were last.
     rdma: AtomicBool,
+    /// There was a server once.
+    met: AtomicBool,
     unusable: Unusable,
 }
 
@@ -46,21 +50,33 @@ const REFUSED_FOR: Duration = Duration::from_secs(10);
 const WORTH_WAITING: Duration = Duration::from_secs(1);
 
 impl Pool {
-    pub(super) fn new(url: ServerUrl, options: ClientOptions, acceptable: Acceptable) -> Self {
+    pub(super) fn new(
+        url: ServerUrl,
+        options: ClientOptions,
+        tls: Option<TlsConnector>,
+        acceptable: Acceptable,
+    ) -> Self {
         Self {
             url,
             options,
+            tls,
             acceptable,
             connections: Mutex::new(Vec::new()),
             opening: tokio::sync::Mutex::default(),
             recommended: AtomicUsize::new(1),
             rdma: AtomicBool::new(false),
+            met: AtomicBool::new(false),
             unusable: Unusable::default(),
         }
     }
 
     pub(super) fn url(&self) -> &ServerUrl {
         &self.url
+    }
+
+    /// Whether there was a connection once.
+    pub(super) fn met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
     }
 
     /// The streams that the server last recommended for a connection.
@@ -215,8 +231,9 @@ impl Pool {
     }
 
     async fn open(&self) -> Result<Arc<Connection>> {
-        let http2 = Http2::connect(&self.url, &self.options).await?;
+        let http2 = Http2::connect(&self.url, &self.options, self.tls.as_ref()).await?;
         let connection = Arc::new(Connection::new(http2, self.unusable.clone()));
+        self.met.store(true, Ordering::Relaxed);
         self.connections.lock().push(connection.clone());
         Ok(connection)
     }

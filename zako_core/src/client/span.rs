@@ -45,6 +45,18 @@ pub(super) fn call(path: &str, server: &str, peer: Option<SocketAddr>) -> Span {
     )
 }
 
+/// A blob's way over RDMA.
+pub(super) fn over_rdma(name: &'static str, digest: &Digest, bytes: u64) -> Span {
+    trace::step!(
+        "rdma",
+        otel.name = name,
+        otel.kind = "client",
+        zako.digest = %digest,
+        zako.bytes = bytes as i64,
+        zako.transport = "rdma",
+    )
+}
+
 /// Has the call go on with the trace of its span.
 pub(super) fn inject(span: &Span, headers: &mut HeaderMap) {
     if trace::is_on() {
@@ -68,27 +80,64 @@ pub(super) fn ended(span: &Span, headers: &HeaderMap) {
 
 /// A download; its transport is recorded when it is chosen.
 pub(super) fn download(digest: &Digest) -> Span {
-    debug_span!("download", %digest, transport = Empty)
+    of_blob(
+        "download",
+        digest,
+        || debug_span!("download", %digest, transport = Empty),
+    )
 }
 
 /// An upload; its transport is recorded when it is chosen.
 pub(super) fn upload(digest: &Digest) -> Span {
-    debug_span!("upload", %digest, transport = Empty)
+    of_blob(
+        "upload",
+        digest,
+        || debug_span!("upload", %digest, transport = Empty),
+    )
 }
 
 /// Small blobs in one call.
 pub(super) fn batch_download(blobs: usize) -> Span {
-    debug_span!("batch_download", blobs, transport = "grpc")
+    of_blobs("batch download", blobs, || {
+        debug_span!("batch_download", blobs, transport = "grpc")
+    })
 }
 
 /// Small blobs in one call.
 pub(super) fn batch_upload(blobs: usize) -> Span {
-    debug_span!("batch_upload", blobs, transport = "grpc")
+    of_blobs("batch upload", blobs, || {
+        debug_span!("batch_upload", blobs, transport = "grpc")
+    })
+}
+
+/// The step of a trace, where this is traced; else `plain`, for the log.
+fn of_blob(name: &'static str, digest: &Digest, plain: impl FnOnce() -> Span) -> Span {
+    let step = trace::step!(
+        "blob",
+        otel.name = name,
+        zako.digest = %digest,
+        zako.bytes = digest.size() as i64,
+        zako.transport = Empty,
+    );
+    if step.is_disabled() { plain() } else { step }
+}
+
+/// As [`of_blob`], for many of them.
+fn of_blobs(name: &'static str, blobs: usize, plain: impl FnOnce() -> Span) -> Span {
+    let step = trace::step!(
+        "blobs",
+        otel.name = name,
+        zako.blobs = blobs as i64,
+        zako.transport = "grpc",
+    );
+    if step.is_disabled() { plain() } else { step }
 }
 
 /// Notes the transport that a transfer takes, or goes on with.
 pub(super) fn took(span: &Span, by_rdma: bool) {
-    span.record("transport", if by_rdma { "rdma" } else { "grpc" });
+    let transport = if by_rdma { "rdma" } else { "grpc" };
+    span.record("transport", transport);
+    span.record("zako.transport", transport);
 }
 
 /// A writer whose steps are in the span of its upload.

@@ -60,8 +60,11 @@ pub(super) fn from_outcome(code: i32, text: &str, digest: Digest) -> CasError {
 /// The error of a connection or a stream that broke.
 pub(super) fn broken(source: &(dyn Error + 'static)) -> CasError {
     let mut texts = vec![source.to_string()];
-    let mut next = source.source();
+    let mut next = Some(source);
     while let Some(source) = next {
+        if let Some(known) = source.downcast_ref::<CasError>() {
+            return known.clone();
+        }
         let text = source.to_string();
         if !texts.iter().any(|known| known.contains(&text)) {
             texts.push(text);

@@ -13,14 +13,14 @@ pub const DEFAULT_PORT: u16 = 7420;
 /// The longest part of a bad text that an error shows, in characters.
 const SHOWN: usize = 120;
 
-/// Where a server is: `http://HOST:PORT`, `HOST:PORT`, `HOST` (port
-/// [`DEFAULT_PORT`]), `[IPv6]:PORT`, or `unix:/path/to.sock`.
+/// Where a server is: `http://HOST:PORT`, `https://HOST:PORT` for TLS, `HOST:PORT`, `HOST`
+/// (port [`DEFAULT_PORT`]), `[IPv6]:PORT`, or `unix:/path/to.sock`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ServerUrl(Place);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
-    Tcp { host: String, port: u16 },
+    Tcp { host: String, port: u16, tls: bool },
     Unix(PathBuf),
 }
 
@@ -28,6 +28,19 @@ impl ServerUrl {
     /// A server on a Unix socket.
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         Self(Place::Unix(path.into()))
+    }
+
+    /// Whether the connection is encrypted, and the server shows who it is.
+    pub fn is_tls(&self) -> bool {
+        matches!(self.0, Place::Tcp { tls: true, .. })
+    }
+
+    /// The same, but encrypted or not.
+    pub(super) fn with_tls(mut self, encrypted: bool) -> Self {
+        if let Place::Tcp { tls, .. } = &mut self.0 {
+            *tls = encrypted;
+        }
+        self
     }
 
     /// The path of the socket, if it is a Unix socket.
@@ -55,6 +68,7 @@ impl From<SocketAddr> for ServerUrl {
         Self(Place::Tcp {
             host: address.ip().to_string(),
             port: address.port(),
+            tls: false,
         })
     }
 }
@@ -62,8 +76,13 @@ impl From<SocketAddr> for ServerUrl {
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Place::Tcp { host, port } if host.contains(':') => write!(f, "http://[{host}]:{port}"),
-            Place::Tcp { host, port } => write!(f, "http://{host}:{port}"),
+            Place::Tcp { host, port, tls } => {
+                let scheme = if *tls { "https" } else { "http" };
+                match host.contains(':') {
+                    true => write!(f, "{scheme}://[{host}]:{port}"),
+                    false => write!(f, "{scheme}://{host}:{port}"),
+                }
+            }
             Place::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -73,7 +92,7 @@ impl FromStr for ServerUrl {
     type Err = CasError;
 
     fn from_str(text: &str) -> Result<Self, CasError> {
-        let bad = |why: &str| Err(refusal(ErrorKind::InvalidArgument, text, why));
+        let bad = |why: &str| Err(refusal(text, why));
         if text.is_empty() {
             return bad("it is empty");
         }
@@ -91,15 +110,14 @@ impl FromStr for ServerUrl {
                 _ => Ok(Self::unix(path)),
             };
         }
-        let authority = match text.split_once("://") {
-            None => text,
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-                let why = "TLS is not offered yet: use http:// or a Unix socket";
-                return Err(refusal(ErrorKind::Unsupported, text, why));
-            }
+        let (authority, tls) = match text.split_once("://") {
+            None => (text, false),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (rest, false),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (rest, true),
             Some((scheme, _)) => {
-                return bad(&format!("the scheme {scheme:?} is none of http, unix"));
+                return bad(&format!(
+                    "the scheme {scheme:?} is none of http, https, unix"
+                ));
             }
         };
         let authority = authority.strip_suffix('/').unwrap_or(authority);
@@ -142,14 +160,16 @@ impl FromStr for ServerUrl {
         Ok(Self(Place::Tcp {
             host: host.to_owned(),
             port,
+            tls,
         }))
     }
 }
 
-fn refusal(kind: ErrorKind, text: &str, why: &str) -> CasError {
+fn refusal(text: &str, why: &str) -> CasError {
     let shown: String = text.chars().take(SHOWN).collect();
     let why: String = why.chars().take(2 * SHOWN).collect();
-    CasError::new(kind, format!("{shown:?} is no address of a server: {why}"))
+    let text = format!("{shown:?} is no address of a server: {why}");
+    CasError::new(ErrorKind::InvalidArgument, text)
 }
 
 #[cfg(test)]
@@ -164,6 +184,8 @@ mod tests {
     fn all_forms_parse_and_print_canonically() {
         for (text, canonical) in [
             ("http://localhost:80", "http://localhost:80"),
+            ("https://localhost:80", "https://localhost:80"),
+            ("HTTPS://[::1]/", "https://[::1]:7420"),
             ("HTTP://localhost:80/", "http://localhost:80"),
             ("localhost", "http://localhost:7420"),
             ("10.0.0.1:9", "http://10.0.0.1:9"),
@@ -206,9 +228,6 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{text}");
             assert!(error.to_string().contains(part), "{text}: {error}");
         }
-        let error = "https://host:1".parse::<ServerUrl>().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.to_string().contains("TLS"));
         let long = format!("http://{}:x", "h".repeat(100_000));
         let error = long.parse::<ServerUrl>().unwrap_err();
         assert!(error.to_string().len() < 1_000);

@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 
 use super::session::Session;
 use super::token::TokenHash;
-use crate::access::Credentials;
+use crate::Hash;
+use crate::access::{Authorizer, Credentials, Identity, Recognition};
+use crate::cas::Result;
 
 /// An accepted connection. All its calls share one, and with the last of them and
 /// the connection itself its session ends.
@@ -17,11 +19,14 @@ use crate::access::Credentials;
 pub struct Peer {
     pub(super) id: u64,
     addr: PeerAddr,
+    /// In DER, checked.
+    certificate: Option<Arc<[u8]>>,
     /// The other end's address without its port: `10.0.0.7`, `unix`.
     host: String,
     pub(super) session: Mutex<Option<Session>>,
     /// The tokens that it was given lately, the oldest first.
     pub(super) tokens: Mutex<VecDeque<TokenHash>>,
+    recognition: Recognition,
 }
 
 /// The two ends of a connection.
@@ -46,11 +51,19 @@ pub enum PeerAddr {
 pub enum PeerIdentity {
     /// A user of this machine, by number.
     User(u32),
+    /// An identity, by the hash of its name.
+    Named(Hash),
 }
 
 impl Peer {
     /// A connection without a session.
     pub fn new(addr: PeerAddr) -> Arc<Self> {
+        Self::with_certificate(addr, None)
+    }
+
+    /// A connection without a session, whose client showed this certificate (DER) in its
+    /// TLS handshake and was checked for it.
+    pub fn with_certificate(addr: PeerAddr, certificate: Option<Arc<[u8]>>) -> Arc<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Arc::new(Self {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -59,14 +72,24 @@ impl Peer {
                 PeerAddr::Unix { .. } => "unix".to_owned(),
             },
             addr,
+            certificate,
             session: Mutex::new(None),
             tokens: Mutex::default(),
+            recognition: Recognition::default(),
         })
     }
 
     /// Its two ends.
     pub fn addr(&self) -> &PeerAddr {
         &self.addr
+    }
+
+    /// The other end's IP address; `None` on a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.addr {
+            PeerAddr::Tcp { remote, .. } => Some(remote.ip()),
+            PeerAddr::Unix { .. } => None,
+        }
     }
 
     /// The other end's address without its port: `10.0.0.7`, `unix`.
@@ -85,12 +108,39 @@ impl Peer {
     /// What the connection shows of who the peer is.
     pub fn credentials(&self) -> Credentials<'_> {
         Credentials {
+            certificate: self.certificate.as_deref(),
             user: match self.addr {
                 PeerAddr::Unix { user } => user,
                 PeerAddr::Tcp { .. } => None,
             },
             is_local: self.is_local(),
             ..Credentials::default()
+        }
+    }
+
+    /// Who makes a call with this `authorization`.
+    ///
+    /// # Errors
+    /// As for [`Authorizer::identify`].
+    pub fn identify(
+        &self,
+        authorizer: &dyn Authorizer,
+        authorization: Option<&[u8]>,
+    ) -> Result<Identity> {
+        let credentials = Credentials {
+            authorization,
+            ..self.credentials()
+        };
+        self.recognition.identify(authorizer, &credentials)
+    }
+
+    /// Whose tokens are those that a caller gets, if they are only its own.
+    pub(super) fn holder(&self, caller: Option<&Identity>) -> Option<PeerIdentity> {
+        match caller {
+            Some(identity) if !identity.is_anonymous() => {
+                Some(PeerIdentity::Named(identity.hash()))
+            }
+            _ => self.identity(),
         }
     }
 

@@ -8,13 +8,16 @@
 //! A subscriber that exports them takes spans under [`STEP`] only where the current span is
 //! one of the trace.
 
+mod parts;
+
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::Span;
 
-pub use crate::trace_step as step;
+pub use self::parts::Parts;
+pub use crate::{trace_parts as parts, trace_step as step};
 
 /// The target of the span that a trace begins with in this process.
 pub const ROOT: &str = "zako::trace::root";
@@ -85,6 +88,17 @@ pub fn current() -> Span {
     match is_on() {
         true => Span::current(),
         false => Span::none(),
+    }
+}
+
+/// A span that lasts until this is dropped, however it was used before.
+#[derive(Debug)]
+pub struct UntilDropped(pub Span);
+
+impl Drop for UntilDropped {
+    fn drop(&mut self) {
+        // A span ends when it was entered last.
+        self.0.in_scope(|| {});
     }
 }
 

@@ -11,6 +11,7 @@ use http::{Request, Response};
 use http_body::Frame;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tracing::Instrument;
 use zako_protobuf::batch::{
     BatchDownloadRequest, BatchUploadRequest, BatchUploadResponse, DownloadedBlob, Outcome,
 };
@@ -24,7 +25,7 @@ use super::transport::{admit, grpc_response, not_grpc, trailers};
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Stored};
 use crate::negotiate::{Access, StreamPermit};
-use crate::observe::{Interface, Lookup};
+use crate::observe::{Interface, Lookup, trace};
 use crate::transport::grpc::{BatchWriter, Pieces, frame};
 
 /// What the sizes of a call's blobs may add up to, in bytes.
@@ -70,7 +71,8 @@ async fn answer_or_refusal(
     };
     let answered = async {
         let (permit, _) = admit(shared, &head, access).await?;
-        let request = request_of(shared, body).await?;
+        let receiving = trace::step!("network receive");
+        let request = request_of(shared, body).instrument(receiving).await?;
         let pieces = match access {
             Access::Write => Pieced::One(Some(upload(shared, request).await?)),
             Access::Read => Pieced::Blobs(download(shared, request).await?),

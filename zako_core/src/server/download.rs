@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use futures::StreamExt;
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
+use tracing::Span;
 
 use super::connection::Shared;
 use super::sendfile::{AnswerBuf, ExtentBuf, Road, SLOT};
@@ -15,6 +16,7 @@ use super::status::to_status;
 use super::transport::trailers;
 use crate::cas::{Blob, CasError, ErrorKind, FileExtent};
 use crate::negotiate::StreamPermit;
+use crate::observe::trace::{self, UntilDropped};
 use crate::transport::grpc::frame::{Framer, PayloadField};
 
 /// Yields a prefix and a payload for each message, and trailers at the end. Takes
@@ -34,6 +36,8 @@ pub(super) struct DownloadBody {
     shared: Arc<Shared>,
     /// Given back as soon as the last frame is taken.
     permit: Option<StreamPermit>,
+    /// From the first byte to the last one.
+    network: UntilDropped,
     ended: bool,
 }
 
@@ -45,6 +49,12 @@ impl DownloadBody {
         field: PayloadField,
         shared: Arc<Shared>,
     ) -> Self {
+        let network = trace::step!(
+            "network send",
+            zako.digest = %blob.digest(),
+            zako.bytes = blob.len() as i64,
+            zako.transport = "grpc",
+        );
         Self {
             left: blob.len(),
             blob: match blob.raw_extent() {
@@ -60,6 +70,7 @@ impl DownloadBody {
             asked: None,
             shared,
             permit,
+            network: UntilDropped(network),
             ended: false,
         }
     }
@@ -92,6 +103,7 @@ impl DownloadBody {
 
     fn end(&mut self, status: &Status) -> Frame<AnswerBuf> {
         self.permit = None;
+        self.network = UntilDropped(Span::none());
         self.ended = true;
         Frame::trailers(trailers(status))
     }

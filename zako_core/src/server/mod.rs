@@ -4,6 +4,8 @@
 //! it is told to stop. The bulk calls go past generated code
 //! ([`transport::grpc`](crate::transport::grpc)); all others are tonic's.
 
+mod activity;
+mod admission;
 mod answer;
 mod batch;
 mod body;
@@ -11,6 +13,7 @@ mod cas;
 mod connection;
 mod deadline;
 mod download;
+mod drain;
 mod entries;
 mod face;
 mod figures;
@@ -24,6 +27,8 @@ mod port;
 mod preface;
 mod rdma;
 mod resource;
+mod roles;
+mod secure;
 mod sendfile;
 mod serve;
 mod span;
@@ -34,10 +39,12 @@ mod stream_body;
 mod transport;
 mod upload;
 mod watch;
+mod windows;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use drain::DrainLimit;
 pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use figures::{Figures, FiguresReader};
 pub use listen::{ListenAddr, ListenSocket, ParseListenAddrError};
@@ -47,10 +54,11 @@ pub use rdma::{Network, ParseNetworkError, RdmaOptions};
 pub use serve::{BoundServer, Notice};
 pub use status::{bad_frame, bad_request, to_status};
 
-use crate::access::Authorizer;
+use crate::access::{Authorizer, Quota};
 use crate::cas::{Cas, Maintain, Result};
 use crate::negotiate::{Clock, SystemClock};
 use crate::observe::Observer;
+use crate::tls::TlsAcceptor;
 
 /// A server that is not listening yet.
 pub struct Server {
@@ -62,6 +70,8 @@ pub struct Server {
     faces: Vec<Arc<dyn Face>>,
     observer: Option<Arc<dyn Observer>>,
     authorizer: Option<Arc<dyn Authorizer>>,
+    quota: Option<Arc<dyn Quota>>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Server {
@@ -76,6 +86,8 @@ impl Server {
             faces: Vec::new(),
             observer: None,
             authorizer: None,
+            quota: None,
+            tls: None,
         }
     }
 
@@ -104,6 +116,21 @@ impl Server {
     #[must_use]
     pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
         self.authorizer = Some(authorizer);
+        self
+    }
+
+    /// Asks what its callers may use.
+    #[must_use]
+    pub fn with_quota(mut self, quota: Arc<dyn Quota>) -> Self {
+        self.quota = Some(quota);
+        self
+    }
+
+    /// Takes connections over TCP by TLS only; those over Unix sockets stay as they are.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_tls(mut self, tls: TlsAcceptor) -> Self {
+        self.tls = Some(tls);
         self
     }
 

@@ -12,6 +12,7 @@ use http_body_util::StreamBody;
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::{Code, Status};
+use tracing::Instrument;
 use zako_protobuf::transport::{DownloadRequest, UploadResponse};
 
 use super::answer::Inner;
@@ -20,7 +21,9 @@ use super::download::DownloadBody;
 use super::sendfile::Road;
 use super::status::{bad_frame, to_status};
 use super::{deadline, gated, resource, upload};
+use crate::access::Allowance;
 use crate::negotiate::{Access, StreamPermit};
+use crate::observe::trace;
 use crate::transport::grpc::frame::{self, PayloadField};
 
 /// The longest `DownloadRequest`, with its head, in bytes.
@@ -78,9 +81,9 @@ async fn upload(shared: Arc<Shared>, head: Parts, body: Body) -> Result<Response
     let body = shared.request_body(body, deadline);
     // A task of its own: when the caller goes away this future is dropped, and
     // what came must still be parked.
-    let task = shared
-        .uploads
-        .spawn(upload::receive(Arc::clone(&shared), body, permit));
+    let receiving = upload::receive(Arc::clone(&shared), body, permit);
+    let receiving = receiving.instrument(trace::current());
+    let task = shared.uploads.spawn(Allowance::inherited(receiving));
     let committed_size = task
         .await
         .map_err(|_| Status::internal("the upload broke off"))??;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use tonic::Status;
+use tracing::Instrument;
 
 use super::body::{Broken, RequestBody};
 use super::connection::Shared;
@@ -12,6 +13,7 @@ use super::resource::resource;
 use super::status::{bad_frame, bad_request, to_status};
 use crate::cas::{BlobWriter, Cas, CasError, CasExt, ErrorKind, Stored};
 use crate::negotiate::StreamPermit;
+use crate::observe::trace::{self, Parts};
 use crate::transport::grpc::{FrameError, UploadDecoder, UploadEvent};
 use crate::{BlobRange, Digest};
 
@@ -83,7 +85,14 @@ async fn upload(shared: &Shared, messages: &mut Messages) -> Result<u64, Status>
         None if start == digest.size() => Bytes::new(),
         None => return cas.held(&digest).await.map_err(|error| to_status(&error)),
     };
-    store(shared, messages, &digest, start, first).await
+    let blob = trace::step!(
+        "store blob",
+        zako.digest = %digest,
+        zako.bytes = digest.size() as i64,
+        zako.transport = "grpc",
+    );
+    let storing = store(shared, messages, &digest, start, first);
+    storing.instrument(blob).await
 }
 
 /// Whether an upload of this blob can begin at `start`.
@@ -158,6 +167,7 @@ async fn collect(
     mut counter: Counter,
 ) -> Result<Stored, Status> {
     let digest = counter.digest;
+    let mut network = Parts::default();
     let mut held = Collected::One(Bytes::new());
     let mut next = Some(first);
     let end = loop {
@@ -170,11 +180,12 @@ async fn collect(
             }
             None => break counter.finish(),
         }
-        next = match source.chunk().await {
+        next = match receive_part(source, &mut network).await {
             Ok(next) => next,
             Err(end) => break Err(end),
         };
     };
+    drop(network);
     match end {
         Ok(()) => cas
             .put(&digest, held.into_bytes())
@@ -210,6 +221,7 @@ async fn write(
     mut counter: Counter,
 ) -> Result<Stored, Status> {
     let digest = counter.digest;
+    let mut network = Parts::default();
     let mut next = Some(first);
     let end = loop {
         match next {
@@ -231,11 +243,12 @@ async fn write(
             }
             None => break counter.finish(),
         }
-        next = match source.chunk().await {
+        next = match receive_part(source, &mut network).await {
             Ok(next) => next,
             Err(end) => break Err(end),
         };
     };
+    drop(network);
     let (cleared, status) = match end {
         Ok(()) => {
             return writer.commit().await.map_err(|error| to_status(&error));
@@ -247,6 +260,14 @@ async fn write(
         tracing::warn!(%digest, %error, "an interrupted upload could not be put aside");
     }
     Err(status)
+}
+
+/// The next bytes; waiting for them is the network's time.
+async fn receive_part(source: &mut impl Source, network: &mut Parts) -> Result<Option<Bytes>, End> {
+    let began = network.begin(trace::parts!("network receive"));
+    let next = source.chunk().await?;
+    network.end(began, next.as_ref().map_or(0, Bytes::len) as u64);
+    Ok(next)
 }
 
 async fn pass_on(

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
+use tracing::Instrument;
 
 use self::large::fetch_large;
 use self::place::place_whole;
@@ -19,6 +20,7 @@ use super::retry::Retry;
 use super::{BATCH_OVERHEAD, Progress, TransferOptions};
 use crate::Digest;
 use crate::cas::{Cas, CasError, ErrorKind, Result};
+use crate::observe::trace;
 
 /// A file to be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,17 +126,13 @@ async fn fetch_all(
             let (cas, options) = (Arc::clone(cas), Arc::clone(&options));
             if last.digest.size() > options.small_bytes {
                 if let Some(want) = wanted.pop() {
-                    tasks.spawn(fetch_large(cas, options, want, moved.clone(), disk.clone()));
+                    let fetching = fetch_large(cas, options, want, moved.clone(), disk.clone());
+                    tasks.spawn(fetching.instrument(trace::current()));
                 }
             } else {
                 let batch = small_batch(&mut wanted, options.batch_bytes);
-                tasks.spawn(fetch_small(
-                    cas,
-                    options,
-                    batch,
-                    moved.clone(),
-                    disk.clone(),
-                ));
+                let fetching = fetch_small(cas, options, batch, moved.clone(), disk.clone());
+                tasks.spawn(fetching.instrument(trace::current()));
             }
         }
         if tasks.is_empty() {

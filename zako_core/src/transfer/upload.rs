@@ -8,11 +8,13 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
+use tracing::Instrument;
 
 use self::send::{Done, negotiate, send_large, send_small};
 use super::{BATCH_OVERHEAD, Progress, Source, TransferOptions};
 use crate::Digest;
 use crate::cas::{Cas, CasError, ErrorKind, Result};
+use crate::observe::trace;
 
 /// A blob to be stored.
 #[derive(Clone, Debug)]
@@ -200,26 +202,23 @@ impl<'a> Work<'a> {
             let batch = self.gathered.len().min(self.options.negotiate_batch);
             let batch = self.gathered.drain(..batch).collect();
             self.negotiating = true;
-            self.tasks.spawn(negotiate(
-                Arc::clone(&self.cas),
-                Arc::clone(&self.options),
-                batch,
-            ));
+            let negotiating = negotiate(Arc::clone(&self.cas), Arc::clone(&self.options), batch);
+            self.tasks.spawn(negotiating.instrument(trace::current()));
         }
         while self.sending < self.options.concurrency {
             let last = self.input_ended && self.gathered.is_empty() && !self.negotiating;
             let (cas, options) = (Arc::clone(&self.cas), Arc::clone(&self.options));
             if self.small_bytes >= self.options.batch_bytes {
                 let batch = self.small_batch();
-                self.tasks
-                    .spawn(send_small(cas, options, batch, self.moved.clone()));
+                let sending = send_small(cas, options, batch, self.moved.clone());
+                self.tasks.spawn(sending.instrument(trace::current()));
             } else if let Some(upload) = self.large.pop_front() {
-                self.tasks
-                    .spawn(send_large(cas, options, upload, self.moved.clone()));
+                let sending = send_large(cas, options, upload, self.moved.clone());
+                self.tasks.spawn(sending.instrument(trace::current()));
             } else if !self.small.is_empty() && (last || self.sending == 0) {
                 let batch = self.small_batch();
-                self.tasks
-                    .spawn(send_small(cas, options, batch, self.moved.clone()));
+                let sending = send_small(cas, options, batch, self.moved.clone());
+                self.tasks.spawn(sending.instrument(trace::current()));
             } else {
                 break;
             }

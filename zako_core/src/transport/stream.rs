@@ -1,4 +1,4 @@
-//! A connected socket of either kind.
+//! A connection: a socket of either kind, or TLS over one.
 
 use std::io::{self, IoSlice};
 #[cfg(unix)]
@@ -13,39 +13,68 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
-/// A connection's socket.
+/// A connection.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<super::tls::TlsStream>),
 }
 
-/// Does the same with a stream of either kind.
+/// Does the same with a stream of any kind.
 macro_rules! either {
     ($stream:expr, $name:ident => $done:expr) => {
         match $stream {
             Stream::Tcp($name) => $done,
             #[cfg(unix)]
             Stream::Unix($name) => $done,
+            #[cfg(feature = "tls")]
+            Stream::Tls($name) => $done,
         }
     };
+}
+
+/// Does the same with a socket of either kind, and something else with TLS.
+#[cfg(unix)]
+macro_rules! socket {
+    ($stream:expr, $name:ident => $done:expr, $tls:pat => $other:expr) => {
+        match $stream {
+            Stream::Tcp($name) => $done,
+            Stream::Unix($name) => $done,
+            #[cfg(feature = "tls")]
+            Stream::Tls($tls) => $other,
+        }
+    };
+}
+
+impl Stream {
+    /// Whether what is written to the socket is what the peer reads.
+    #[cfg(unix)]
+    pub(crate) fn is_plain(&self) -> bool {
+        socket!(self, _stream => true, _ => false)
+    }
 }
 
 #[cfg(unix)]
 impl Stream {
     /// Ready when something can be written, as far as is known.
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_write_ready(cx))
+        socket!(self, stream => stream.poll_write_ready(cx), _ => Poll::Ready(Ok(())))
     }
 
-    /// Does a system call that writes; `WouldBlock` if it has to wait for
-    /// [`poll_write_ready`](Self::poll_write_ready).
+    /// Does a system call that writes, if the stream [is plain](Self::is_plain);
+    /// `WouldBlock` if it has to wait for [`poll_write_ready`](Self::poll_write_ready).
     pub(crate) fn try_write<T>(
         &self,
         call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        either!(self, stream => stream.try_io(Interest::WRITABLE, || call(stream.as_fd())))
+        socket!(
+            self,
+            stream => stream.try_io(Interest::WRITABLE, || call(stream.as_fd())),
+            _ => Err(io::ErrorKind::Unsupported.into())
+        )
     }
 }
 
@@ -53,12 +82,16 @@ impl Stream {
 impl Stream {
     /// Reads once, as soon as there is something, into `buffer`; how many bytes.
     pub(crate) fn poll_receive(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         loop {
-            std::task::ready!(either!(self, stream => stream.poll_read_ready(cx)))?;
+            std::task::ready!(socket!(self, stream => stream.poll_read_ready(cx), tls => {
+                let mut buffer = ReadBuf::new(buffer);
+                let read = Pin::new(tls).poll_read(cx, &mut buffer);
+                return read.map_ok(|()| buffer.filled().len());
+            }))?;
             match self.try_receive(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -79,8 +112,11 @@ impl Stream {
             }
             Ok(received)
         };
-        let outcome =
-            either!(self, stream => stream.try_io(Interest::READABLE, || call(stream.as_fd())));
+        let outcome = socket!(
+            self,
+            stream => stream.try_io(Interest::READABLE, || call(stream.as_fd())),
+            _ => Err(io::ErrorKind::Unsupported.into())
+        );
         last.map_or(outcome, Ok)
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use zako_core::cas::Cas;
 use zako_core::client::{Client, ClientOptions, RetryPolicy, ServerUrl};
-use zako_core::server::{ListenAddr, Server, ServerOptions};
+use zako_core::server::{BoundServer, ListenAddr, Server, ServerOptions};
 
 /// A server that runs until it is stopped or dropped.
 pub struct Running {
@@ -34,7 +34,10 @@ impl Running {
     }
 
     pub async fn run(server: Server, addr: &ListenAddr) -> Self {
-        let server = server.bind(addr).await.unwrap();
+        Self::of(server.bind(addr).await.unwrap())
+    }
+
+    pub fn of(server: BoundServer) -> Self {
         let url = match server.local_addr() {
             ListenAddr::Tcp(addr) => ServerUrl::from(*addr),
             ListenAddr::Unix(path) => ServerUrl::unix(path),

@@ -15,6 +15,7 @@ use super::link::{Command, FreeSlots, Link};
 use super::message::Client;
 use super::options::SessionOptions;
 use super::pull::{LastWord, Pull};
+use super::trace::TraceContext;
 use super::wire::Control;
 use crate::fabric::Fabric;
 
@@ -26,6 +27,8 @@ pub struct ClientSession {
     /// The number of the last transfer. Held while one is begun, so that they begin in
     /// the order of their numbers.
     last: Arc<Mutex<u64>>,
+    /// What the next transfers of this handle are a part of.
+    trace: Option<TraceContext>,
 }
 
 /// Sets up a session with the server at the other end of `control`. Runs on the tokio
@@ -43,10 +46,19 @@ pub async fn connect(
     Ok(ClientSession {
         link,
         last: Arc::default(),
+        trace: None,
     })
 }
 
 impl ClientSession {
+    /// Tells the server which trace the transfers of this handle are a part of. It must be
+    /// one that knows of traces.
+    #[must_use]
+    pub fn traced(mut self, trace: TraceContext) -> Self {
+        self.trace = Some(trace);
+        self
+    }
+
     /// Asks for a part of a blob; returns when the server begins with it. Waits while
     /// there are as many transfers as may be.
     ///
@@ -57,6 +69,7 @@ impl ClientSession {
         let (opened, open) = oneshot::channel();
         let (pieces, taken) = mpsc::unbounded_channel();
         let transfer = self.begin(|transfer| Command::Get {
+            trace: self.trace.clone(),
             transfer,
             digest: *digest,
             range: range.clone(),
@@ -86,6 +99,7 @@ impl ClientSession {
         let (opened, open) = oneshot::channel();
         let (done, last_word) = oneshot::channel();
         let transfer = self.begin(|transfer| Command::Put {
+            trace: self.trace.clone(),
             transfer,
             digest: *digest,
             offset,

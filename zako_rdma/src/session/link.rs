@@ -12,6 +12,7 @@ use super::exposing::Filled;
 use super::pulling::Pulled;
 use super::shares::Shares;
 use super::status::Status;
+use super::trace::TraceContext;
 use crate::memory::Slab;
 
 /// Told to the task of a session.
@@ -19,6 +20,7 @@ use crate::memory::Slab;
 pub(super) enum Command {
     /// Ask for a blob.
     Get {
+        trace: Option<TraceContext>,
         transfer: u64,
         digest: Digest,
         range: Range<u64>,
@@ -28,6 +30,7 @@ pub(super) enum Command {
     },
     /// Offer a blob.
     Put {
+        trace: Option<TraceContext>,
         transfer: u64,
         digest: Digest,
         offset: u64,

@@ -13,6 +13,7 @@ use zako_protobuf::rdma::{self, client_message, server_message};
 use super::error::SessionError;
 use super::hello::Hello;
 use super::status::Status;
+use super::trace::TraceContext;
 use crate::fabric::Access;
 
 /// The version of the protocol.
@@ -49,6 +50,13 @@ pub enum Message {
         digest: Digest,
         /// Where it begins.
         offset: u64,
+    },
+    /// The trace that a transfer is a part of, ahead of its Get or Put.
+    Trace {
+        /// The transfer to come.
+        transfer: u64,
+        /// What travels with it.
+        context: TraceContext,
     },
     /// The server begins with a transfer.
     Accepted {
@@ -164,6 +172,7 @@ impl Role for Client {
                 digest: Some(digest.into()),
                 offset,
             }),
+            Message::Trace { transfer, context } => Wire::Trace(context.to_wire(transfer)),
             Message::Accepted { .. } => return None,
             Message::Grant {
                 transfer,
@@ -205,6 +214,10 @@ impl Role for Server {
                 digest: digest(put.digest)?,
                 offset: put.offset,
             },
+            Wire::Trace(trace) => Message::Trace {
+                transfer: trace.transfer,
+                context: TraceContext::of_wire(trace.traceparent, trace.tracestate),
+            },
             Wire::Grant(grant) => grant.try_into()?,
             Wire::End(end) => end.try_into()?,
             Wire::Release(release) => release.try_into()?,
@@ -219,7 +232,7 @@ impl Role for Server {
             Message::Hello(hello) => Wire::Answer(hello.into()),
             Message::Ready(nonce) => Wire::Ready(ready(nonce)),
             Message::Checked(status) => Wire::Checked(checked(status)),
-            Message::Get { .. } | Message::Put { .. } => return None,
+            Message::Get { .. } | Message::Put { .. } | Message::Trace { .. } => return None,
             Message::Accepted { transfer } => Wire::Accepted(rdma::Accepted { transfer }),
             Message::Grant {
                 transfer,

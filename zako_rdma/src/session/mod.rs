@@ -69,6 +69,7 @@ mod server;
 mod shares;
 mod state;
 mod status;
+mod trace;
 pub(crate) mod wire;
 
 pub use budget::{Budget, BudgetLimits, BudgetUsed};
@@ -83,4 +84,5 @@ pub use pull::Pull;
 pub use server::{GetRequest, PutRequest, Request, ServerSession, accept};
 pub use state::{Lifecycle, State, Verdict};
 pub use status::{Code, Status};
+pub use trace::TraceContext;
 pub use wire::Control;

@@ -15,6 +15,7 @@ use super::message::Server;
 use super::options::SessionOptions;
 use super::pull::Pull;
 use super::status::Status;
+use super::trace::TraceContext;
 use super::wire::Control;
 use crate::fabric::Fabric;
 
@@ -37,11 +38,11 @@ pub enum Request {
 
 /// A client wants a part of a blob.
 #[derive(Debug)]
-pub struct GetRequest(pub(super) Expose);
+pub struct GetRequest(pub(super) Expose, pub(super) Option<TraceContext>);
 
 /// A client offers a blob.
 #[derive(Debug)]
-pub struct PutRequest(pub(super) Pull);
+pub struct PutRequest(pub(super) Pull, pub(super) Option<TraceContext>);
 
 /// Sets up a session with the client at the other end of `control`, as
 /// [`connect`](super::connect) does.
@@ -89,6 +90,11 @@ impl ServerSession {
 }
 
 impl GetRequest {
+    /// The trace that it is a part of.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.1.as_ref()
+    }
+
     /// The blob.
     pub fn digest(&self) -> &Digest {
         self.0.digest()
@@ -113,6 +119,11 @@ impl GetRequest {
 }
 
 impl PutRequest {
+    /// The trace that it is a part of.
+    pub fn trace(&self) -> Option<&TraceContext> {
+        self.1.as_ref()
+    }
+
     /// The blob.
     pub fn digest(&self) -> &Digest {
         self.0.digest()

@@ -3,6 +3,7 @@
 
 mod calls;
 mod catalog;
+mod client;
 mod gauges;
 mod instrument;
 mod process;
@@ -26,6 +27,7 @@ use zako_core::observe::{
 use zako_core::server::FiguresReader;
 
 pub use catalog::{CATALOG, Kind, Spec};
+pub use client::report_roads;
 
 use self::calls::Calls;
 use self::gauges::Sources;
@@ -72,7 +74,7 @@ impl Metrics {
             .map_err(|error| TelemetryError::Exporter(error.to_string()))?;
         let sources = Arc::new(Sources::new());
         let mut builder = SdkMeterProvider::builder()
-            .with_resource(resource(otlp.service_name.as_deref(), "zako"))
+            .with_resource(resource(otlp.service_name.as_deref(), "zako-server"))
             .with_reader(exporter);
         let mut push = None;
         if let Some(target) = otlp.target(Signal::Metrics, environment)? {

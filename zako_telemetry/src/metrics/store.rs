@@ -60,6 +60,9 @@ impl Events {
         let short = |spec| seconds(meter, spec, SHORT_SECONDS);
         let what = |what: Synced| KeyValue::new("what", what.as_str());
         let sync = short(catalog::SYNC_DURATION);
+        let corruptions = counter(meter, catalog::CORRUPTIONS).bind(&[]);
+        // A series without labels is shown only once it was counted in.
+        corruptions.add(0);
         Self {
             commit_blobs: sizes(meter, catalog::COMMIT_BLOBS, BLOBS).bind(&[]),
             commit_size: sizes(meter, catalog::COMMIT_SIZE, BYTES).bind(&[]),
@@ -70,7 +73,7 @@ impl Events {
             capacity: evicted(EvictionReason::Capacity),
             expired: evicted(EvictionReason::Expired),
             deleted: evicted(EvictionReason::Deleted),
-            corruptions: counter(meter, catalog::CORRUPTIONS).bind(&[]),
+            corruptions,
         }
     }
 

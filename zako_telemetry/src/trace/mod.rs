@@ -5,6 +5,7 @@
 
 mod export;
 mod filter;
+mod gate;
 mod propagate;
 mod sampler;
 
@@ -25,6 +26,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::registry::LookupSpan;
 use zako_core::observe::trace as hook;
 
+pub use gate::TraceGate;
 pub use sampler::{Ratio, Sampler};
 
 use self::export::{Account, Counting, Remote};
@@ -138,7 +140,8 @@ impl Traces {
         }))
     }
 
-    /// The layer that exports the spans of traces, with its filter.
+    /// The layer that exports the spans of traces, with its filter. Above it belongs a
+    /// [`TraceGate`].
     pub fn layer<S>(&self) -> Box<dyn Layer<S> + Send + Sync>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,

@@ -1,5 +1,6 @@
 //! The control stream of an RDMA session: a call on a connection of this client.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use futures::{Stream, StreamExt, TryStreamExt, stream};
@@ -19,22 +20,29 @@ const QUEUE: usize = 32;
 /// The longest message of a server, in bytes.
 const LONGEST: usize = 64 << 10;
 
+/// The metadata of a server that knows of traces of transfers.
+const TRACES: &str = "zako-rdma-trace";
+
+/// Whether the server does.
+pub(super) type Traces = Arc<AtomicBool>;
+
 /// What the server says to the call, or what broke it.
 pub(super) type Refusal = Arc<OnceLock<CasError>>;
 
 /// A control stream on the connection of `seat`. It takes none of the streams that the
 /// server recommends: nothing of a blob moves on it. Its call is made when it is read
 /// first, and what that fails with is left in `refusal`.
-pub(super) fn open(seat: &Seat, refusal: Refusal) -> Control<session::Client> {
+pub(super) fn open(seat: &Seat, refusal: Refusal, traces: Traces) -> Control<session::Client> {
     let (outgoing, messages) = mpsc::channel(QUEUE);
     let request = seat.request(ReceiverStream::new(messages));
     let mut client = RdmaClient::new(seat.http2()).max_decoding_message_size(LONGEST);
     // Not waited for: a server may answer only after the offer.
     let call = async move {
-        client
-            .session(request)
-            .await
-            .map(|answer| answer.into_inner())
+        client.session(request).await.map(|answer| {
+            let knows = answer.metadata().contains_key(TRACES);
+            traces.store(knows, Ordering::Relaxed);
+            answer.into_inner()
+        })
     };
     Control::new(outgoing, answers(stream::once(call).try_flatten(), refusal))
 }

@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::timeout;
+use tracing::Instrument;
 use zako_rdma::session::{ClientSession, Pull};
 
 use super::{Begun, Failure, Road};
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result};
-use crate::client::Client;
+use crate::client::{Client, span};
+use crate::observe::trace::UntilDropped;
 
 /// A download under way over RDMA.
 #[derive(Debug)]
 pub(in crate::client) struct Pulling {
     pull: Pull,
     session: u64,
+    _trace: UntilDropped,
 }
 
 impl Client {
@@ -34,13 +37,16 @@ impl Client {
             let range = range.clone();
             async move { session.get(digest, range).await }
         };
+        let trace = span::over_rdma("rdma get", digest, range.end - range.start);
         let begun = road
             .begin(&self.0.pool, self.options(), digest, get)
+            .instrument(trace.clone())
             .await?;
         let Begun { transfer, session } = begun;
         Ok(Pulling {
             pull: transfer,
             session,
+            _trace: UntilDropped(trace),
         })
     }
 }

@@ -9,16 +9,18 @@ use parking_lot::Mutex;
 use tokio::time::timeout;
 use zako_rdma::fabric::Fabric;
 use zako_rdma::session::{
-    self, Budget, BudgetLimits, ClientSession, SessionError, SessionOptions, TransferError,
+    self, Budget, BudgetLimits, ClientSession, SessionError, SessionOptions, TraceContext,
+    TransferError,
 };
 
 use super::breaker::Breaker;
-use super::control::{self, Refusal};
+use super::control::{self, Refusal, Traces};
 use super::status::{self, Failure};
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::client::ClientOptions;
 use crate::client::pool::Pool;
+use crate::observe::trace;
 
 /// RDMA to the server of a client. Its session is set up by the first transfer, shared by
 /// all, and set up anew when it has ended.
@@ -41,6 +43,7 @@ pub(in crate::client) struct Road {
 struct Numbered {
     session: ClientSession,
     number: u64,
+    traces: Traces,
 }
 
 /// A transfer that the server has begun with, and the session that it is on.
@@ -121,7 +124,8 @@ impl Road {
         let mut again = true;
         loop {
             let opened = self.session(pool).await;
-            let (Numbered { session, number }, fresh) = opened.map_err(Failure::Road)?;
+            let (opened, fresh) = opened.map_err(Failure::Road)?;
+            let (session, number) = (opened.traced(), opened.number);
             let limit = options.call_timeout;
             let Ok(begun) = timeout(limit, call(session)).await else {
                 // All transfers may be taken by blobs that nobody reads.
@@ -202,9 +206,13 @@ impl Road {
         }
         let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
         match self.open(pool).await {
-            Ok(session) => {
+            Ok((session, traces)) => {
                 tracing::debug!(fabric = self.fabric.name(), "an RDMA session is open");
-                let opened = Numbered { session, number };
+                let opened = Numbered {
+                    session,
+                    number,
+                    traces,
+                };
                 *self.current.lock() = Some(opened.clone());
                 Ok((opened, true))
             }
@@ -217,7 +225,7 @@ impl Road {
         }
     }
 
-    async fn open(&self, pool: &Pool) -> Result<ClientSession, NotOpened> {
+    async fn open(&self, pool: &Pool) -> Result<(ClientSession, Traces), NotOpened> {
         let elsewhere = |error| NotOpened {
             error,
             fault: false,
@@ -230,10 +238,11 @@ impl Road {
                 return Err(elsewhere(CasError::new(ErrorKind::Unavailable, text)));
             }
             let refusal = Refusal::default();
-            let control = control::open(&seat, Refusal::clone(&refusal));
+            let traces = Traces::default();
+            let control = control::open(&seat, Refusal::clone(&refusal), Traces::clone(&traces));
             let (fabric, options) = (Arc::clone(&self.fabric), self.session.clone());
             let error = match session::connect(fabric, control, options, &self.budget).await {
-                Ok(session) => return Ok(session),
+                Ok(session) => return Ok((session, traces)),
                 Err(error) => error,
             };
             let said = matches!(error, SessionError::ControlLost(_))
@@ -258,6 +267,22 @@ impl Road {
                 }
             }
         }
+    }
+}
+
+impl Numbered {
+    /// The session, for a transfer of the current trace.
+    fn traced(&self) -> ClientSession {
+        let session = self.session.clone();
+        if !trace::is_on() || !self.traces.load(Ordering::Relaxed) {
+            return session;
+        }
+        let mut context = TraceContext::default();
+        trace::inject(&trace::current(), &mut |name, value| match name {
+            trace::TRACEPARENT => context.parent = value.to_owned(),
+            _ => context.state = value.to_owned(),
+        });
+        session.traced(context)
     }
 }
 

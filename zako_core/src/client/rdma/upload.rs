@@ -5,13 +5,15 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use tokio::time::timeout;
+use tracing::Instrument;
 use zako_rdma::session::{ClientSession, Code, Expose, Status, TransferError};
 
 use super::{Begun, Failure, Road};
 use crate::Digest;
 use crate::cas::{BlobWriter, CasError, ErrorKind, Result, Stored};
-use crate::client::Client;
 use crate::client::upload::disk_time;
+use crate::client::{Client, span};
+use crate::observe::trace::UntilDropped;
 
 /// An upload under way over RDMA.
 struct Upload {
@@ -22,6 +24,7 @@ struct Upload {
     /// Gone once there is nothing more to say about it.
     expose: Option<Expose>,
     state: State,
+    _trace: UntilDropped,
 }
 
 #[derive(Debug)]
@@ -44,7 +47,9 @@ impl Client {
         offset: u64,
     ) -> Result<Box<dyn BlobWriter>, Failure> {
         let put = |session: ClientSession| async move { session.put(digest, offset).await };
-        let begun = road.begin(&self.0.pool, self.options(), digest, put).await;
+        let trace = span::over_rdma("rdma put", digest, digest.size().saturating_sub(offset));
+        let begun = road.begin(&self.0.pool, self.options(), digest, put);
+        let begun = begun.instrument(trace.clone()).await;
         let begun = begun.map_err(|failure| match failure {
             Failure::Other(error) if error.kind() == ErrorKind::InvalidArgument => {
                 let held = error.held().unwrap_or_default();
@@ -63,6 +68,7 @@ impl Client {
             session,
             expose: Some(transfer),
             state: State::Sending,
+            _trace: UntilDropped(trace),
         }))
     }
 }

@@ -5,23 +5,38 @@ use std::sync::Arc;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 use zako_protobuf::rdma::rdma_server::Rdma;
 use zako_protobuf::rdma::{ClientMessage, ServerMessage};
-use zako_rdma::session::{self, Control, Request as Asked, Server, SessionError};
+use zako_rdma::session::{self, Control, Request as Asked, Server, SessionError, TraceContext};
 
 use super::call::{self, Admitted};
 use super::rights::Rights;
 use super::{RdmaRoad, get, put};
+use crate::Digest;
+use crate::access::{Allowance, Direction, Pace};
 use crate::cas::{CasError, ErrorKind};
 use crate::negotiate::{Access, Peer};
-use crate::observe::RdmaEvent;
+use crate::observe::{RdmaEvent, trace};
 use crate::server::connection::Shared;
+use crate::server::span;
 use crate::server::status::to_status;
 
 /// Messages between a session and its call.
 const QUEUE: usize = 32;
+
+/// The metadata that tells a client that this server knows of traces of transfers.
+const TRACES: &str = "zako-rdma-trace";
+
+/// What a session may do.
+struct Terms {
+    peer: Arc<Peer>,
+    rights: Rights,
+    /// What it may use, if that is limited.
+    allowance: Option<Allowance>,
+}
 
 pub(in super::super) struct RdmaService(Arc<Shared>);
 
@@ -39,12 +54,27 @@ impl Rdma for RdmaService {
         &self,
         request: Request<Streaming<ClientMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let Admitted { peer, road, rights } = Admitted::of(&self.0, &request)?;
+        let Admitted {
+            peer,
+            road,
+            rights,
+            allowance,
+        } = Admitted::of(&self.0, &request)?;
         tracing::debug!(peer = ?peer.addr(), "an RDMA session begins");
+        let terms = Terms {
+            peer,
+            rights,
+            allowance,
+        };
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let control = Control::new(outgoing, request.into_inner());
-        let session = run(Arc::clone(&self.0), road, control, rights, peer);
-        Ok(Response::new(call::answers(&self.0, answers, session)))
+        let session = run(Arc::clone(&self.0), road, control, terms);
+        let mut response = Response::new(call::answers(&self.0, answers, session));
+        if trace::is_on() {
+            let known = MetadataValue::from_static("1");
+            response.metadata_mut().insert(TRACES, known);
+        }
+        Ok(response)
     }
 }
 
@@ -53,8 +83,7 @@ async fn run(
     shared: Arc<Shared>,
     road: Arc<RdmaRoad>,
     control: Control<Server>,
-    rights: Rights,
-    peer: Arc<Peer>,
+    terms: Terms,
 ) -> SessionError {
     let options = &road.options;
     let fabric = Arc::clone(&options.fabric);
@@ -76,7 +105,7 @@ async fn run(
                     ErrorKind::Unavailable,
                     "the server is stopping",
                 )),
-                Some(asked) => begin(&shared, &rights, &peer, &transfers, asked),
+                Some(asked) => begin(&shared, &terms, &transfers, asked),
                 None => break,
             },
             () = shared.stop.cancelled(), if !stopping => {
@@ -96,37 +125,58 @@ async fn run(
     error
 }
 
-fn begin(
-    shared: &Arc<Shared>,
-    rights: &Rights,
-    peer: &Arc<Peer>,
-    transfers: &TaskTracker,
-    asked: Asked,
-) {
+fn begin(shared: &Arc<Shared>, terms: &Terms, transfers: &TaskTracker, asked: Asked) {
     let access = match &asked {
         Asked::Get(_) => Access::Read,
         Asked::Put(_) => Access::Write,
     };
-    if let Err(error) = rights.check(access) {
-        return refuse(asked, error);
+    if let Err(error) = terms.rights.check(access) {
+        return refuse(asked, &error);
     }
-    let meter = shared.transfer_meter(&asked, peer);
+    let meter = shared.transfer_meter(&asked, &terms.peer);
+    let allowance = &terms.allowance;
+    if let Some(allowance) = allowance
+        && let Err(error) = allowance.account().request()
+    {
+        if let Some(meter) = &meter {
+            meter.coded(to_status(&error).code());
+        }
+        return refuse(asked, &error);
+    }
+    let pace = |direction| Some(Pace::new(allowance.clone()?, direction));
     let shared = Arc::clone(shared);
     match asked {
         Asked::Get(request) => {
             let digest = request.digest();
             let span = tracing::debug_span!("download", %digest, transport = "rdma");
-            transfers.spawn(get::serve(shared, request, meter).instrument(span));
+            let (range, told) = (request.range(), request.trace());
+            let trace = of_client(told, "rdma get", digest, range.end - range.start);
+            let serving = get::serve(shared, request, meter, pace(Direction::Out));
+            transfers.spawn(serving.instrument(trace).instrument(span));
         }
         Asked::Put(request) => {
             // Outlives the session when the peer is gone: what came must be parked.
             let uploads = shared.uploads.clone();
             let digest = request.digest();
             let span = tracing::debug_span!("upload", %digest, transport = "rdma");
-            let taking = put::take(shared, request, meter).instrument(span);
+            let bytes = digest.size() - request.offset();
+            let trace = of_client(request.trace(), "rdma put", digest, bytes);
+            let taking = put::take(shared, request, meter, pace(Direction::In));
+            let taking = taking.instrument(trace).instrument(span);
+            let taking = Allowance::carried(allowance.clone(), taking);
             transfers.spawn(uploads.track_future(taking));
         }
     }
+}
+
+/// The span of a transfer in its client's trace.
+fn of_client(told: Option<&TraceContext>, name: &'static str, digest: &Digest, bytes: u64) -> Span {
+    let read = |name: &str| match name {
+        trace::TRACEPARENT => Some(&*told?.parent),
+        trace::TRACESTATE => Some(&*told?.state),
+        _ => None,
+    };
+    span::over_rdma(&read, name, digest, bytes)
 }
 
 fn refuse(asked: Asked, error: &CasError) {

@@ -36,7 +36,7 @@ impl ExtentBuf {
         extent: FileExtent,
         length: usize,
     ) -> Option<Self> {
-        if length > SLOT || !in_memory(&extent, length) {
+        if length > SLOT || !road.sends_files() || !in_memory(&extent, length) {
             return None;
         }
         Some(Self {

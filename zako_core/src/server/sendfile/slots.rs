@@ -32,6 +32,8 @@ pub(in crate::server) struct Slots {
 #[derive(Debug)]
 pub(in crate::server) struct Road {
     pub(super) slots: Arc<Slots>,
+    /// How many slots it may have.
+    most: usize,
     /// The slots that it has.
     taken: AtomicUsize,
     /// Something was framed that could not be read: nothing may follow.
@@ -87,9 +89,22 @@ impl Road {
     pub(in crate::server) fn new(slots: Arc<Slots>) -> Self {
         Self {
             slots,
+            most: SLOTS_EACH,
             taken: AtomicUsize::new(0),
             broken: AtomicBool::new(false),
         }
+    }
+
+    /// One whose bytes are encrypted: the kernel can't give it files.
+    pub(in crate::server) fn encrypted(slots: Arc<Slots>) -> Self {
+        Self {
+            most: 0,
+            ..Self::new(slots)
+        }
+    }
+
+    pub(super) fn sends_files(&self) -> bool {
+        self.most > 0
     }
 
     pub(super) fn break_off(&self) {
@@ -105,7 +120,7 @@ impl Slot {
     /// `None` if all slots are taken, or too many by this connection.
     pub(super) fn take(road: &Arc<Road>, part: FileExtent) -> Option<Self> {
         // Two streams at once may get one more: it is no exact bound.
-        if road.taken.load(Ordering::Relaxed) >= SLOTS_EACH {
+        if road.taken.load(Ordering::Relaxed) >= road.most {
             return None;
         }
         let number = road.slots.free.lock().pop()?;

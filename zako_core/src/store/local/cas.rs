@@ -20,11 +20,12 @@ use super::shared::{BACKLOG_KIB, record_footprint, stopped};
 use super::small_writer::SmallWriter;
 use super::space::{Purpose, Room};
 use super::steps::blocking;
+use super::waiting::Waiting;
 use super::writer::LargeWriter;
 use crate::cas::{
     Blob, BlobStat, BlobWriter, Cas, CasError, ErrorKind, Lease, Location, Result, Stored,
 };
-use crate::observe::EvictionReason;
+use crate::observe::{EvictionReason, trace};
 use crate::{BlobRange, Digest};
 
 /// Of a batch, so many bytes are handed to the committer at once.
@@ -40,7 +41,8 @@ impl Cas for LocalStore {
             now,
             ledger: &self.shared.ledger,
         };
-        Ok(self.shared.index.missing(digests, until))
+        let looking = trace::step!("index lookup", zako.blobs = digests.len() as i64);
+        Ok(looking.in_scope(|| self.shared.index.missing(digests, until)))
     }
 
     async fn stat(&self, digest: &Digest) -> Result<BlobStat> {
@@ -64,13 +66,15 @@ impl Cas for LocalStore {
 
     async fn put(&self, digest: &Digest, data: Bytes) -> Result<Stored> {
         self.shared.ready().await?;
-        if self.shared.index.contains(digest) {
+        if self.look_up(digest) {
             return Ok(Stored::Existing);
         }
         if digest.size() > self.shared.sizes.large_from {
             return self.put_large(digest, data, false).await;
         }
-        check_bytes(digest, &data)?;
+        let hashing = trace::step!("hash", zako.bytes = data.len() as i64);
+        hashing.in_scope(|| check_bytes(digest, &data))?;
+        drop(hashing);
         let outcomes = self.commit_evicting(vec![(*digest, data)]).await?;
         outcomes
             .into_iter()
@@ -149,13 +153,14 @@ impl Cas for LocalStore {
         }
         let mut outcomes: Vec<Result<Stored>> = Vec::with_capacity(blobs.len());
         let (mut small, mut places) = (Vec::with_capacity(blobs.len()), Vec::new());
+        let hashing = trace::step!("hash", zako.blobs = blobs.len() as i64);
         for (digest, data) in blobs {
             let is_small = digest.size() <= self.shared.sizes.large_from;
             if !is_small || self.shared.index.contains(&digest) {
                 outcomes.push(self.put(&digest, data).await);
                 continue;
             }
-            match check_bytes(&digest, &data) {
+            match hashing.in_scope(|| check_bytes(&digest, &data)) {
                 Err(error) => outcomes.push(Err(error)),
                 Ok(()) => {
                     places.push(outcomes.len());
@@ -164,6 +169,7 @@ impl Cas for LocalStore {
                 }
             }
         }
+        drop(hashing);
         if small.is_empty() {
             return outcomes;
         }
@@ -176,6 +182,11 @@ impl Cas for LocalStore {
 }
 
 impl LocalStore {
+    fn look_up(&self, digest: &Digest) -> bool {
+        let looking = trace::step!("index lookup", zako.blobs = 1_i64);
+        looking.in_scope(|| self.shared.index.contains(digest))
+    }
+
     /// Makes sure that a blob that isn't there stays away: what is left on disk of
     /// one that was evicted must not come back after its deletion.
     async fn settle_absent(&self, digest: Digest) -> Result<()> {
@@ -228,6 +239,7 @@ impl LocalStore {
         self.threads
             .committer
             .send(Job::Put {
+                trace: Waiting::new(footprint),
                 blobs,
                 room,
                 permit,

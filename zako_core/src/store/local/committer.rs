@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use super::appender::{Appender, Record, Staged, footprint};
 use super::index::Place;
@@ -20,7 +21,9 @@ use super::record::Stream;
 use super::shared::Shared;
 use super::space::{Purpose, Room};
 use super::tally::Tally;
+use super::waiting::steps_of;
 use crate::cas::{CasError, Result, Stored};
+use crate::observe::trace;
 use crate::{Digest, Hash};
 
 pub(super) struct Committer {
@@ -38,6 +41,8 @@ pub(super) struct Committer {
 #[derive(Default)]
 struct Group {
     pending: Vec<Pending>,
+    /// The spans that its puts are parts of.
+    traces: Vec<Span>,
     /// What the staged records are about.
     touched: HashMap<Digest, Touch>,
     bytes: u64,
@@ -152,6 +157,7 @@ impl Committer {
     fn stage(&mut self, job: Job) {
         match job {
             Job::Put {
+                trace,
                 blobs,
                 room,
                 permit,
@@ -164,6 +170,7 @@ impl Committer {
                 if blobs.iter().any(contested) {
                     self.flush();
                 }
+                self.group.traces.extend(trace.taken());
                 self.tally.put(since);
                 let outcomes = blobs
                     .into_iter()
@@ -312,8 +319,10 @@ impl Committer {
             return;
         }
         let began = self.tally.now();
+        let writing = steps_of(&group.traces, || trace::step!("disk write"));
         self.probation.write();
         self.main.write();
+        drop(writing);
         let written = self.tally.now();
         let mut synced = None;
         // A moved record's old copy is removed next, so it is synced whatever the
@@ -323,8 +332,10 @@ impl Committer {
             .iter()
             .any(|pending| matches!(pending, Pending::Move { .. }));
         if moves || self.shared.options.durability == Durability::Immediate {
+            let syncing = steps_of(&group.traces, || trace::step!("disk sync"));
             self.probation.sync();
             self.main.sync();
+            drop(syncing);
             synced = self.tally.now();
         } else {
             self.unsynced_since.get_or_insert_with(Instant::now);

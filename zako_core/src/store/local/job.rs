@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use super::index::Place;
 use super::record::Stream;
 use super::space::Room;
+use super::waiting::Waiting;
 use crate::cas::{Result, Stored};
 use crate::{Digest, Hash};
 
@@ -16,6 +17,7 @@ use crate::{Digest, Hash};
 pub(super) enum Job {
     /// Store blobs whose bytes were found to be theirs.
     Put {
+        trace: Waiting,
         blobs: Vec<(Digest, Bytes)>,
         room: Room,
         /// Bounds the bytes that wait in the queue.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, Stream};
+use tracing::Instrument;
 use zako_digest::hash::Hasher;
 
 use super::index::{Found, Place};
@@ -19,6 +20,7 @@ use super::shared::Shared;
 use super::steps::blocking;
 use super::{LocalStore, segment::Segment};
 use crate::cas::{Blob, CasError, Cursor, ErrorKind, FileExtent, Result};
+use crate::observe::trace::{self, Parts};
 use crate::{BlobRange, Digest};
 
 /// Opens a part of a blob.
@@ -28,7 +30,11 @@ pub(super) async fn open(store: &LocalStore, digest: &Digest, range: BlobRange) 
         CasError::new(ErrorKind::InvalidRange, error.to_string()).with_digest(*digest)
     });
     // A blob may move between the look-up and the read; then it is looked up again.
-    while let Some(found) = shared.index.find(digest) {
+    let find = || {
+        let looking = trace::step!("index lookup", zako.blobs = 1_i64);
+        looking.in_scope(|| shared.index.find(digest))
+    };
+    while let Some(found) = find() {
         let bytes = bytes.clone()?;
         let opened = match found.place {
             Place::Record { segment, offset } => match shared.segments.by_id(segment) {
@@ -72,7 +78,9 @@ async fn open_record(
         bytes.clone()
     };
     let length = (read.end - read.start) as usize;
-    let data = read_at(&shared.pool, &segment.file, payload + read.start, length).await;
+    let reading = trace::step!("disk read", zako.bytes = length as i64);
+    let data = read_at(&shared.pool, &segment.file, payload + read.start, length);
+    let data = data.instrument(reading).await;
     let mut data = match data {
         Ok(data) => data,
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -83,7 +91,10 @@ async fn open_record(
         }
     };
     if verify {
-        if zako_digest::hash::bytes(&data) != *digest {
+        let hashing = trace::step!("hash", zako.bytes = length as i64);
+        let actual = hashing.in_scope(|| zako_digest::hash::bytes(&data));
+        drop(hashing);
+        if actual != *digest {
             return Err(damaged(store, digest, found.place, data).await);
         }
         shared.index.set_verified(digest, found.place);
@@ -125,6 +136,8 @@ async fn open_file(
         next: cursor.clone(),
         end: bytes.end,
         hasher,
+        reading: Parts::default(),
+        hashing: Parts::default(),
     };
     let blob = Blob::from_stream(*digest, bytes, reader.into_stream());
     Ok(Some(match extent {
@@ -152,6 +165,8 @@ struct FileReader {
     end: u64,
     /// There if the whole blob is read and has to be verified.
     hasher: Option<Hasher>,
+    reading: Parts,
+    hashing: Parts,
 }
 
 impl FileReader {
@@ -168,7 +183,10 @@ impl FileReader {
             return Ok(None);
         }
         let pool = &self.store.shared.pool;
-        let data = match read_at(pool, &self.file, next, length as usize).await {
+        let began = self.reading.begin(trace::parts!("disk read"));
+        let data = read_at(pool, &self.file, next, length as usize).await;
+        self.reading.end(began, length);
+        let data = match data {
             Ok(data) => data,
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 return Err(damaged(&self.store, &self.digest, self.place, Bytes::new()).await);
@@ -181,7 +199,9 @@ impl FileReader {
         };
         self.next.advance(length);
         if let Some(hasher) = &mut self.hasher {
+            let began = self.hashing.begin(trace::parts!("hash"));
             hasher.update(&data);
+            self.hashing.end(began, length);
             // The last step is given out only if all were right.
             if next + length == self.end {
                 if hasher.finish() != self.digest {

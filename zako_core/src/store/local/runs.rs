@@ -1,6 +1,7 @@
 //! Reading many small blobs: those whose records lie side by side by one read.
 
 use bytes::Bytes;
+use tracing::Instrument;
 
 use super::LocalStore;
 use super::index::{Found, Place};
@@ -8,6 +9,7 @@ use super::pool::STEP;
 use super::read::{must_verify, open, read_at};
 use super::record::HEADER_LEN;
 use crate::cas::Result;
+use crate::observe::trace;
 use crate::{BlobRange, Digest};
 
 /// A blob that was asked for and lies in a record.
@@ -31,7 +33,9 @@ const MOST_BETWEEN: u64 = 4 * 1024;
 /// tells the reason and does what has to be done.
 pub(super) async fn fetch(store: &LocalStore, digests: &[Digest]) -> Vec<Result<Bytes>> {
     let mut fetched: Vec<Option<Bytes>> = vec![None; digests.len()];
-    let wanted = in_records(store, digests);
+    let looking = trace::step!("index lookup", zako.blobs = digests.len() as i64);
+    let wanted = looking.in_scope(|| in_records(store, digests));
+    drop(looking);
     let mut rest = &wanted[..];
     while !rest.is_empty() {
         let (run, behind) = rest.split_at(run_len(rest));
@@ -106,7 +110,9 @@ async fn read_run(
         return;
     };
     let length = (end - first.begin) as usize;
-    let Ok(data) = read_at(&shared.pool, &segment.file, first.begin, length).await else {
+    let reading = trace::step!("disk read", zako.bytes = length as i64);
+    let data = read_at(&shared.pool, &segment.file, first.begin, length);
+    let Ok(data) = data.instrument(reading).await else {
         return;
     };
     for one in run {

@@ -13,6 +13,7 @@ use super::LocalStore;
 use super::large::disk_bytes;
 use super::upload::{ROOM_STEP, Upload};
 use crate::cas::{CasError, ErrorKind, Result, Witness};
+use crate::observe::trace;
 use crate::store::upload_name::UploadName;
 
 /// Bytes that are hashed and written at once.
@@ -299,9 +300,10 @@ fn spawn<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHa
     }
     JOBS.fetch_add(1, Ordering::Relaxed);
     let job = Job;
+    let span = trace::current();
     tokio::task::spawn_blocking(move || {
         let _job = job;
-        work()
+        span.in_scope(work)
     })
 }
 

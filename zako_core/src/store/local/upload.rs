@@ -17,6 +17,7 @@ use super::space::Room;
 use crate::Digest;
 use crate::cas::{CasError, ErrorKind, Result, StagedSize, Stored, UploadKey, Witness};
 use crate::observe::Synced;
+use crate::observe::trace::{self, Parts};
 use crate::store::upload_name::UploadName;
 
 /// Room is reserved in pieces, so that an upload that never comes reserves little.
@@ -53,6 +54,8 @@ pub(super) struct Upload {
     /// Nobody will resume it: its drop discards it.
     discarding: bool,
     finished: bool,
+    writing: Parts,
+    hashing: Parts,
 }
 
 /// What became of a staged upload.
@@ -199,6 +202,8 @@ impl Upload {
             recovered: false,
             discarding: false,
             finished: false,
+            writing: Parts::default(),
+            hashing: Parts::default(),
         }
     }
 
@@ -258,7 +263,10 @@ impl Upload {
     pub(super) fn write(&mut self, data: &[Bytes], bytes: u64) -> Result<()> {
         self.preallocate(bytes);
         let mut slices: Vec<IoSlice<'_>> = data.iter().map(|data| IoSlice::new(data)).collect();
-        if let Err(error) = write_all_at(&*self.file, &mut slices, self.length) {
+        let began = self.writing.begin(trace::parts!("disk write"));
+        let written = write_all_at(&*self.file, &mut slices, self.length);
+        self.writing.end(began, bytes);
+        if let Err(error) = written {
             let error = CasError::io("writing an upload", &self.path, error);
             self.shared.note_full(&error);
             // What a short write left behind the end must not be taken for held.
@@ -270,10 +278,12 @@ impl Upload {
         self.shared.partials.count_written(bytes);
         let before = self.length;
         self.length += bytes;
-        for data in data {
-            if !self.known {
+        if !self.known {
+            let began = self.hashing.begin(trace::parts!("hash"));
+            for data in data {
                 self.hasher.update(data);
             }
+            self.hashing.end(began, bytes);
         }
         let (from, to) = (before / WRITEBACK_STEP, self.length / WRITEBACK_STEP);
         if from != to {
@@ -361,8 +371,11 @@ impl Upload {
     fn adopt(&mut self, digest: &Digest) -> Result<Stored> {
         // In every durability: the name alone, without the bytes, would be believed
         // when the store opens.
+        (self.writing, self.hashing) = Default::default();
         let began = Instant::now();
-        let synced = self.file.sync_data();
+        let syncing = trace::step!("disk sync");
+        let synced = syncing.in_scope(|| self.file.sync_data());
+        drop(syncing);
         if let Some(observer) = &self.shared.options.observer {
             observer.synced(Synced::File, began.elapsed());
         }

@@ -23,6 +23,7 @@ use crate::session::pulling::{Granted, Piece, Pulling};
 use crate::session::server::Request;
 use crate::session::shares::{Share, Shares};
 use crate::session::state::Verdict;
+use crate::session::trace::TraceContext;
 use crate::session::wire::Control;
 
 /// Messages that a peer may leave unread beside those that slots and transfers make.
@@ -37,6 +38,8 @@ struct Driver<'a, R: Role> {
     /// For the handles of what the peer asks for.
     way: mpsc::WeakUnboundedSender<Command>,
     requests: Option<mpsc::UnboundedSender<Request>>,
+    /// The trace of a transfer that is to begin.
+    trace: Option<(u64, TraceContext)>,
     pulls: BTreeMap<u64, Pulling>,
     exposes: BTreeMap<u64, Exposing>,
     /// READs under way, in the order of their posting, which is that of their end.
@@ -192,6 +195,7 @@ impl<'a, R: Role> Driver<'a, R> {
             commands,
             way,
             requests,
+            trace: None,
             pulls: BTreeMap::new(),
             exposes: BTreeMap::new(),
             reads: VecDeque::new(),

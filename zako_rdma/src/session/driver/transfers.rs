@@ -15,6 +15,7 @@ use crate::session::pull::{LastWord, Pull};
 use crate::session::pulling::{Granted, Pulling};
 use crate::session::server::{GetRequest, PutRequest, Request};
 use crate::session::status::{Code, Status};
+use crate::session::trace::TraceContext;
 
 impl<R: Role> Driver<'_, R> {
     pub(super) fn on_message(&mut self, message: Message) -> Result<(), SessionError> {
@@ -29,6 +30,10 @@ impl<R: Role> Driver<'_, R> {
                 digest,
                 offset,
             } => self.on_put(transfer, digest, offset),
+            Message::Trace { transfer, context } => {
+                self.trace = Some((transfer, context));
+                Ok(())
+            }
             Message::Accepted { transfer } => match self.pulls.get_mut(&transfer) {
                 Some(pulling) => pulling.on_accepted(),
                 None => self.expose(transfer)?.on_accepted(),
@@ -87,7 +92,8 @@ impl<R: Role> Driver<'_, R> {
         match self.link() {
             Some(link) => {
                 let expose = Expose::new(link, transfer, digest, range, last_word);
-                self.ask(Request::Get(GetRequest(expose)));
+                let trace = self.trace_of(transfer);
+                self.ask(Request::Get(GetRequest(expose, trace)));
                 Ok(())
             }
             None => self.end_expose(transfer, unserved()),
@@ -110,7 +116,8 @@ impl<R: Role> Driver<'_, R> {
                 let range = offset..digest.size();
                 let last_word = LastWord::NotStored;
                 let pull = Pull::new(link, transfer, digest, range, taken, last_word);
-                self.ask(Request::Put(PutRequest(pull)));
+                let trace = self.trace_of(transfer);
+                self.ask(Request::Put(PutRequest(pull, trace)));
                 Ok(())
             }
             None => self.finish_pull(transfer, unserved()),
@@ -121,6 +128,7 @@ impl<R: Role> Driver<'_, R> {
         match command {
             None | Some(Command::Close) => return Err(SessionError::Closed),
             Some(Command::Get {
+                trace,
                 transfer,
                 digest,
                 range,
@@ -133,6 +141,7 @@ impl<R: Role> Driver<'_, R> {
                 let pulling = Pulling::asked(bytes, opened, pieces, holder, permit);
                 self.pulls.insert(transfer, pulling);
                 let range = blob_range(&range);
+                self.tell_trace(transfer, trace)?;
                 self.setup.wire.send(Message::Get {
                     transfer,
                     digest,
@@ -140,6 +149,7 @@ impl<R: Role> Driver<'_, R> {
                 })?;
             }
             Some(Command::Put {
+                trace,
                 transfer,
                 digest,
                 offset,
@@ -150,6 +160,7 @@ impl<R: Role> Driver<'_, R> {
                 let bytes = digest.size().saturating_sub(offset);
                 let exposing = Exposing::asked(bytes, opened, done, permit);
                 self.exposes.insert(transfer, exposing);
+                self.tell_trace(transfer, trace)?;
                 self.setup.wire.send(Message::Put {
                     transfer,
                     digest,
@@ -266,6 +277,23 @@ impl<R: Role> Driver<'_, R> {
     }
 
     /// If nobody takes it, it is refused by being dropped.
+    /// The trace that was told of this transfer.
+    fn trace_of(&mut self, transfer: u64) -> Option<TraceContext> {
+        let (of, context) = self.trace.take()?;
+        (of == transfer).then_some(context)
+    }
+
+    fn tell_trace(
+        &mut self,
+        transfer: u64,
+        trace: Option<TraceContext>,
+    ) -> Result<(), SessionError> {
+        match trace {
+            Some(context) => self.setup.wire.send(Message::Trace { transfer, context }),
+            None => Ok(()),
+        }
+    }
+
     fn ask(&self, request: Request) {
         if let Some(requests) = &self.requests {
             let _unserved = requests.send(request);
