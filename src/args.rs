@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::failure::EXIT_CODES;
 use crate::{
-    completions, config, demo, doctor, gc, get, has, hash, put, rdma, rm, serve, stat, verify,
+    access, completions, config, demo, doctor, gc, get, has, hash, put, rdma, rm, serve, stat,
+    verify,
 };
 
 /// A content-addressed store: put files in, get them back by their digest
@@ -57,6 +58,7 @@ pub(crate) enum Verb {
     Verify(verify::VerifyArgs),
     Gc(gc::GcArgs),
     Rdma(rdma::RdmaArgs),
+    Access(access::AccessArgs),
     Config(config::ConfigArgs),
     Doctor(doctor::DoctorArgs),
     Demo(demo::DemoArgs),

@@ -2,11 +2,15 @@
 
 mod tls;
 
+use std::fs::File;
+use std::io::Read;
+
+use zako_core::access::Secret;
 use zako_core::client::{Client, ClientOptions, TransportChoice as Road};
 use zako_core::transfer::TransferOptions;
 use zako_core::tree::TreeOptions;
 
-use crate::config::{ClientConfig, ClientKeys, Layers, TransportChoice};
+use crate::config::{ClientConfig, ClientKeys, Layers, Origin, TransportChoice};
 use crate::fabric::{self, OpenPort, Unavailable};
 use crate::failure::{Exit, Failure};
 
@@ -57,6 +61,11 @@ async fn reach(config: &ClientConfig, purpose: Purpose) -> Result<Client, Failur
         TransportChoice::Auto => Road::Auto,
         TransportChoice::Rdma => Road::Rdma,
     };
+    options.token = token(config)?;
+    options.allow_plaintext_token = config.allow_plaintext_token.value;
+    if let Some(namespace) = &config.namespace.value {
+        options.namespace.clone_from(&namespace.0);
+    }
     options.tls = tls::options(config)?;
     let client = match port(config, &options, purpose)? {
         Some(port) => Client::connect_over(url, options, port.fabric).await,
@@ -72,6 +81,31 @@ async fn reach(config: &ClientConfig, purpose: Purpose) -> Result<Client, Failur
         }
     })
 }
+
+/// What shows the server who this is: the token itself, else the content of its file.
+///
+/// # Errors
+/// The file can't be read, or has none.
+fn token(config: &ClientConfig) -> Result<Option<Secret>, Failure> {
+    let token = config.token.value.as_ref();
+    let file = &config.token_file;
+    let path = file.value.as_ref().map(|file| &*file.0);
+    // A file that was named by a flag is a nearer wish than a variable.
+    let path = path.filter(|_| token.is_none() || file.origin == Origin::Flag);
+    let Some(path) = path else {
+        return Ok(token.map(|token| token.0.clone()));
+    };
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST_TOKEN).read_to_string(&mut text));
+    read.map_err(|error| Failure::io("reading the token", path, &error))?;
+    match text.trim() {
+        "" => Err(Failure::usage(format!("{} has no token", path.display()))),
+        token => Ok(Some(Secret::new(token))),
+    }
+}
+
+/// The longest token, in bytes.
+const LONGEST_TOKEN: u64 = 12 << 10;
 
 /// The port for RDMA, if it may be used and there is one.
 ///

@@ -127,10 +127,21 @@ fn settings(client: &ClientConfig, server: &ServerConfig) -> Vec<Configured> {
             from: setting.origin.to_string(),
         }
     }
+    fn optional<T: fmt::Display>(setting: &Setting<Option<T>>) -> Configured {
+        let value = setting.value.as_ref();
+        Configured {
+            setting: setting.key,
+            value: value.map_or_else(|| "none".to_owned(), ToString::to_string),
+            from: setting.origin.to_string(),
+        }
+    }
     vec![
         shown(&client.server),
         shown(&client.transport),
         shown(&client.rdma_device),
+        optional(&client.token),
+        optional(&client.token_file),
+        optional(&client.namespace),
         shown(&server.listen),
         shown(&server.http),
         shown(&server.data),
@@ -147,6 +158,7 @@ fn settings(client: &ClientConfig, server: &ServerConfig) -> Vec<Configured> {
         shown(&server.maintenance),
         shown(&server.session_idle),
         shown(&server.upload_idle_timeout),
+        shown(&server.drain_delay),
         shown(&server.drain_timeout),
         shown(&server.rdma),
         shown(&server.rdma_trust),

@@ -1,11 +1,13 @@
 //! The configuration of the verbs that talk to a server.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
 use serde::Deserialize;
+use zako_core::access::Secret;
 use zako_core::client::ServerUrl;
 
 use super::choices::FilePath;
@@ -53,7 +55,37 @@ pub(crate) struct ClientKeys {
     #[arg(long, value_name = "DEVICE", help_heading = "Server")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) rdma_device: Option<DeviceChoice>,
+
+    /// The file with the token that shows the server who this is. Or the variable
+    /// ZAKO_TOKEN has the token itself [env: ZAKO_TOKEN_FILE] [default: none]
+    /// [example: /etc/zako/token]
+    #[arg(long, value_name = "FILE", help_heading = "Server")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) token_file: Option<TokenFile>,
+
+    /// Whether the token may be sent over a network without TLS
+    /// [env: ZAKO_ALLOW_PLAINTEXT_TOKEN] [default: false]
+    #[arg(long, value_name = "BOOL", help_heading = "Server", num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) allow_plaintext_token: Option<bool>,
+
+    /// The namespace to work in, where roles depend on it
+    /// [env: ZAKO_NAMESPACE] [default: none] [example: main]
+    #[arg(long, value_name = "NAME", help_heading = "Server")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) namespace: Option<Namespace>,
 }
+
+/// The file with a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TokenFile(pub(crate) PathBuf);
+
+/// A token, which is not shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Token(pub(crate) Secret);
+
+/// The name of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Namespace(pub(crate) String);
 
 /// How bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +101,10 @@ pub(crate) struct ClientConfig {
     pub(crate) server: Setting<ServerUrl>,
     pub(crate) transport: Setting<TransportChoice>,
     pub(crate) rdma_device: Setting<DeviceChoice>,
+    pub(crate) token: Setting<Option<Token>>,
+    pub(crate) token_file: Setting<Option<TokenFile>>,
+    pub(crate) allow_plaintext_token: Setting<bool>,
+    pub(crate) namespace: Setting<Option<Namespace>>,
     pub(crate) tls_ca: Setting<Option<FilePath>>,
     pub(crate) tls_server_name: Setting<Option<String>>,
     pub(crate) client_cert: Setting<Option<FilePath>>,
@@ -88,6 +124,9 @@ impl ClientKeys {
         {
             *path = folder.join(&path);
         }
+        if let Some(TokenFile(path)) = &mut self.token_file {
+            *path = folder.join(&path);
+        }
     }
 }
 
@@ -96,6 +135,10 @@ impl ClientConfig {
         "server",
         "transport",
         "rdma-device",
+        "token",
+        "token-file",
+        "allow-plaintext-token",
+        "namespace",
         "tls-ca",
         "tls-server-name",
         "client-cert",
@@ -123,6 +166,16 @@ impl ClientConfig {
                 file.rdma_device,
                 DeviceChoice::default(),
             )?,
+            // All processes of a machine see the flags of each other: a token is none.
+            token: layers.pick_optional("token", None, None)?,
+            token_file: layers.pick_optional("token-file", flags.token_file, file.token_file)?,
+            allow_plaintext_token: layers.pick(
+                "allow-plaintext-token",
+                flags.allow_plaintext_token,
+                file.allow_plaintext_token,
+                false,
+            )?,
+            namespace: layers.pick_optional("namespace", flags.namespace, file.namespace)?,
             tls_ca: path("tls-ca", flags.tls_ca, file.tls_ca)?,
             tls_server_name: layers.pick_optional(
                 "tls-server-name",
@@ -132,6 +185,54 @@ impl ClientConfig {
             client_cert: path("client-cert", flags.client_cert, file.client_cert)?,
             client_key: path("client-key", flags.client_key, file.client_key)?,
         })
+    }
+}
+
+impl FromStr for TokenFile {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.into()))
+    }
+}
+
+impl fmt::Display for TokenFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.display().fmt(f)
+    }
+}
+
+impl FromStr for Token {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(Secret::new(text)))
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("set")
+    }
+}
+
+impl FromStr for Namespace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_good = text.len() <= 256 && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+        match is_good {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "{text:?} is no namespace: it has at most 256 visible ASCII characters"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

@@ -1,7 +1,10 @@
 //! What a configuration asks for that can't be had together, or can't be read.
 
-use super::{build_tools, rdma, tls};
-use crate::config::{AdminConfig, AdminKeys, Layers, ServerConfig, ServerKeys, TlsConfig, TlsKeys};
+use super::{access, build_tools, rdma, tls};
+use crate::config::{
+    AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, ServerConfig, ServerKeys, TlsConfig,
+    TlsKeys,
+};
 use crate::failure::{Exit, Failure};
 
 /// What is wrong with what is configured for a server, each with the name of the flag whose
@@ -20,6 +23,11 @@ pub(crate) fn contradictions(layers: &Layers<'_>) -> Vec<(&'static str, Failure)
         }
         Err(failure) => tell("data", Err(failure)),
     }
+    let access = AccessConfig::resolve(AccessKeys::default(), layers);
+    tell(
+        "anonymous",
+        access.and_then(|config| access::allowed(&config)),
+    );
     wrong
 }
 

@@ -21,8 +21,8 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     let PortConnection {
         stream,
         peer,
-        stop,
         certificate,
+        stop,
         ..
     } = connection;
     let peer = Peer::with_certificate(peer, certificate);

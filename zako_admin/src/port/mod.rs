@@ -79,7 +79,7 @@ impl AdminServer {
         Ok(Self::on(port, readiness, options))
     }
 
-    /// On a socket that listens already.
+    /// Takes a socket that listens already. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](zako_core::cas::ErrorKind::Io) if it is of no use.

@@ -18,6 +18,7 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::answer::Answer;
+use super::credentials::{CallCredentials, check_plaintext};
 use super::line::{Fate, Line};
 use super::outgoing::Outgoing;
 use super::url::{Place, ServerUrl};
@@ -35,6 +36,7 @@ pub(super) struct Http2 {
     peer: Option<SocketAddr>,
     scheme: Scheme,
     authority: Authority,
+    credentials: CallCredentials,
     fate: Fate,
     tls: Option<TlsConnector>,
 }
@@ -108,6 +110,9 @@ impl Http2 {
                 // Without it an upload waits for the peer's delayed acknowledgements.
                 stream.set_nodelay(true).map_err(failed)?;
                 let peer = stream.peer_addr().map_err(failed)?;
+                if tls.is_none() {
+                    check_plaintext(url, peer, options)?;
+                }
                 let stream = encrypted(url, tls, stream).await?;
                 let mut http2 = Self::handshake(url, stream, Some(peer), options).await?;
                 http2.tls = tls.cloned();
@@ -134,6 +139,7 @@ impl Http2 {
         peer: Option<SocketAddr>,
         options: &ClientOptions,
     ) -> Result<Self> {
+        let credentials = CallCredentials::of(options)?;
         let (line, fate) = Line::new(stream);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -162,6 +168,7 @@ impl Http2 {
                 false => Scheme::HTTP,
             },
             authority: authority.unwrap_or_else(|| Authority::from_static("localhost")),
+            credentials,
             fate,
             tls: None,
         })
@@ -179,6 +186,7 @@ impl Http2 {
         request
             .headers_mut()
             .insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        self.credentials.add_to(request.headers_mut());
         let fate = self.fate.clone();
         let trace = span::call(request.uri().path(), self.authority.as_str(), self.peer);
         span::inject(&trace, request.headers_mut());

@@ -5,6 +5,7 @@ use std::time::Duration;
 use zako_rdma::session::SessionOptions;
 
 use super::RetryPolicy;
+use crate::access::Secret;
 
 /// How a client behaves. Sizes are in bytes.
 ///
@@ -66,6 +67,14 @@ pub struct ClientOptions {
     /// For how long RDMA is not tried after it failed (1 s); twice as long after each
     /// further failure, up to a minute.
     pub rdma_hold_off: Duration,
+    /// What shows the server who this is; sent with each call. Never over a connection
+    /// that others can read, unless that is allowed.
+    pub token: Option<Secret>,
+    /// Whether the token may be sent as it is over networks.
+    pub allow_plaintext_token: bool,
+    /// The namespace in which calls are made; the empty one is that of those who name
+    /// none.
+    pub namespace: String,
     /// How the session over RDMA behaves. Each slot is memory that is pinned while it is
     /// open: 24 MiB with the defaults. It is closed after a minute without use.
     pub rdma: SessionOptions,
@@ -109,6 +118,9 @@ impl Default for ClientOptions {
             small_blob_bytes: 256 << 10,
             rdma_from_bytes: 64 << 10,
             rdma_hold_off: Duration::from_secs(1),
+            token: None,
+            allow_plaintext_token: false,
+            namespace: String::new(),
             rdma: SessionOptions {
                 idle_timeout: Some(Duration::from_secs(60)),
                 ..SessionOptions::default()

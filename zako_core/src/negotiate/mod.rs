@@ -6,6 +6,7 @@
 //! its connection, or until it idles out; its calls share a number of streams that
 //! was computed when the token was issued.
 
+mod caller;
 mod clock;
 mod concurrency;
 mod gate;
@@ -13,6 +14,7 @@ mod peer;
 mod session;
 mod token;
 
+pub use caller::Caller;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use concurrency::ServiceTime;
 pub use gate::{Gate, GateLimits, Offer};

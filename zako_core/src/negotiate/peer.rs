@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 
 use super::session::Session;
 use super::token::TokenHash;
-use crate::access::Credentials;
+use crate::Hash;
+use crate::access::{Authorizer, Credentials, Identity, Recognition};
+use crate::cas::Result;
 
 /// An accepted connection. All its calls share one, and with the last of them and
 /// the connection itself its session ends.
@@ -24,6 +26,7 @@ pub struct Peer {
     pub(super) session: Mutex<Option<Session>>,
     /// The tokens that it was given lately, the oldest first.
     pub(super) tokens: Mutex<VecDeque<TokenHash>>,
+    recognition: Recognition,
 }
 
 /// The two ends of a connection.
@@ -48,6 +51,8 @@ pub enum PeerAddr {
 pub enum PeerIdentity {
     /// A user of this machine, by number.
     User(u32),
+    /// An identity, by the hash of its name.
+    Named(Hash),
 }
 
 impl Peer {
@@ -70,12 +75,21 @@ impl Peer {
             certificate,
             session: Mutex::new(None),
             tokens: Mutex::default(),
+            recognition: Recognition::default(),
         })
     }
 
     /// Its two ends.
     pub fn addr(&self) -> &PeerAddr {
         &self.addr
+    }
+
+    /// The other end's IP address; `None` on a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.addr {
+            PeerAddr::Tcp { remote, .. } => Some(remote.ip()),
+            PeerAddr::Unix { .. } => None,
+        }
     }
 
     /// The other end's address without its port: `10.0.0.7`, `unix`.
@@ -101,6 +115,32 @@ impl Peer {
             },
             is_local: self.is_local(),
             ..Credentials::default()
+        }
+    }
+
+    /// Who makes a call with this `authorization`.
+    ///
+    /// # Errors
+    /// As for [`Authorizer::identify`].
+    pub fn identify(
+        &self,
+        authorizer: &dyn Authorizer,
+        authorization: Option<&[u8]>,
+    ) -> Result<Identity> {
+        let credentials = Credentials {
+            authorization,
+            ..self.credentials()
+        };
+        self.recognition.identify(authorizer, &credentials)
+    }
+
+    /// Whose tokens are those that a caller gets, if they are only its own.
+    pub(super) fn holder(&self, caller: Option<&Identity>) -> Option<PeerIdentity> {
+        match caller {
+            Some(identity) if !identity.is_anonymous() => {
+                Some(PeerIdentity::Named(identity.hash()))
+            }
+            _ => self.identity(),
         }
     }
 

@@ -8,15 +8,16 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Peer;
+use super::PeerIdentity;
 use super::clock::Clock;
-use super::token::{Access, Grant, Scope, TokenHash};
+use super::token::{Grant, Scope, TokenHash};
 
 /// A session on a connection.
 #[derive(Debug)]
 pub(super) struct Session {
     /// The tokens it was opened and renewed with, the latest last: clients may share
     /// a connection.
-    tokens: VecDeque<(TokenHash, Scope)>,
+    tokens: VecDeque<(TokenHash, Grant)>,
     pub(super) streams: Arc<Semaphore>,
     /// The permits of `streams`, those in use included.
     most: usize,
@@ -51,7 +52,7 @@ impl Session {
     pub(super) fn new(token: TokenHash, grant: Grant, now: Instant, counted: Counted) -> Self {
         let most = grant.streams.max(1) as usize;
         Self {
-            tokens: VecDeque::from([(token, grant.scope)]),
+            tokens: VecDeque::from([(token, grant)]),
             streams: Arc::new(Semaphore::new(most)),
             most,
             calls: 0,
@@ -65,7 +66,7 @@ impl Session {
         if self.tokens.len() >= Self::MOST_TOKENS {
             self.tokens.pop_front();
         }
-        self.tokens.push_back((token, grant.scope));
+        self.tokens.push_back((token, grant));
         let most = grant.streams.max(1) as usize;
         if most >= self.most {
             self.streams.add_permits(most - self.most);
@@ -80,12 +81,22 @@ impl Session {
         self.tokens.iter().any(|(known, _)| known.is(token))
     }
 
-    /// Whether a call with this token may; one without has the latest's scope.
-    pub(super) fn allows(&self, token: Option<&TokenHash>, access: Access) -> bool {
+    /// What a call of this holder with this token is allowed; one without has the latest's
+    /// scope. `None` if the token, or the session, is somebody else's.
+    pub(super) fn scope(
+        &self,
+        token: Option<&TokenHash>,
+        holder: Option<PeerIdentity>,
+    ) -> Option<Scope> {
         let named = token.and_then(|token| self.tokens.iter().find(|(known, _)| known.is(token)));
-        named
-            .or(self.tokens.back())
-            .is_some_and(|(_, scope)| scope.allows(access))
+        let grant = match named {
+            Some((_, grant)) => Some(grant).filter(|grant| grant.is_for(holder)),
+            None => {
+                let mut grants = self.tokens.iter().rev().map(|(_, grant)| grant);
+                grants.find(|grant| grant.is_for(holder))
+            }
+        };
+        grant.map(|grant| grant.scope)
     }
 
     pub(super) fn is_idle(&self, now: Instant, after: Duration) -> bool {

@@ -37,7 +37,7 @@ pub enum Scope {
 pub(super) struct Grant {
     pub(super) scope: Scope,
     pub(super) streams: u32,
-    /// Only this peer may redeem it.
+    /// Only this holder may redeem it.
     pub(super) identity: Option<PeerIdentity>,
 }
 
@@ -69,6 +69,13 @@ impl Scope {
             (self, access),
             (Self::ReadWrite, _) | (Self::Read, Access::Read) | (Self::Write, Access::Write)
         )
+    }
+}
+
+impl Grant {
+    /// Whether this holder may use it.
+    pub(super) fn is_for(&self, holder: Option<PeerIdentity>) -> bool {
+        self.identity.is_none() || self.identity == holder
     }
 }
 
@@ -147,7 +154,7 @@ impl Tokens {
             return None;
         }
         let grant = issued.grant;
-        if grant.identity.is_some() && grant.identity != identity {
+        if !grant.is_for(identity) {
             return None;
         }
         self.issued.remove(&hash.slot());

@@ -15,9 +15,11 @@ use zako_protobuf::cas::{
 use zako_protobuf::net::{self, Protocol};
 
 use super::connection::Shared;
-use super::gated::peer;
+use super::gated::{caller, peer};
 use super::resource::digests;
+use super::roles::namespace;
 use super::status::{bad_request, to_status};
+use crate::access::{Identity, Role};
 use crate::cas::{CasError, ErrorKind, Lease};
 use crate::negotiate::{Peer, PeerAddr, Scope};
 use crate::observe::{Interface, Lookup, RdmaEvent};
@@ -39,9 +41,16 @@ impl ContentAddressableStorage for CasService {
         request: Request<Streaming<NegotiateBlobsRequest>>,
     ) -> Result<Response<Self::NegotiateBlobsStream>, Status> {
         let shared = Arc::clone(&self.0);
+        // A negotiation outlives the configuration that it began under.
+        let caller = caller(request.extensions());
+        let namespace = namespace_of(&request)?;
         let answers = request.into_inner().then(move |batch| {
             let shared = Arc::clone(&shared);
-            async move { negotiate(&shared, batch?).await }
+            let allowed = caller.check(&namespace, Role::Read);
+            async move {
+                allowed.map_err(|error| to_status(&error))?;
+                negotiate(&shared, batch?).await
+            }
         });
         // One mistake ends the call: later answers would look like earlier ones.
         let answers = answers.scan(false, |failed, answer| {
@@ -56,6 +65,9 @@ impl ContentAddressableStorage for CasService {
         request: Request<GetTransportDetailsRequest>,
     ) -> Result<Response<TransportDetails>, Status> {
         let peer = Arc::clone(peer(request.extensions())?);
+        let caller = caller(request.extensions());
+        let may_write = caller.check(&namespace_of(&request)?, Role::Write);
+        let identity = request.extensions().get::<Identity>().cloned();
         let request = request.into_inner();
         let (chosen, fallbacks) = roads(&self.0, &peer, &request.supported_protocols)
             .map_err(|error| to_status(&error))?;
@@ -65,10 +77,15 @@ impl ContentAddressableStorage for CasService {
             Ok(cas::Scope::Write) => Scope::Write,
             Err(_) => return Err(bad_request("scope", "the scope is unknown")),
         };
+        let scope = match (scope, may_write) {
+            (Scope::Write, Err(error)) => return Err(to_status(&error)),
+            (_, Err(_)) => Scope::Read,
+            (scope, Ok(())) => scope,
+        };
         let offer = self
             .0
             .gate
-            .offer(&peer, scope)
+            .offer_to(&peer, identity.as_ref(), scope)
             .map_err(|error| to_status(&error))?;
         let server_addr = match peer.addr() {
             PeerAddr::Tcp { local, .. } => Some(socket_address(*local)),
@@ -113,6 +130,13 @@ fn roads(
     let chosen = roads.next();
     let chosen = chosen.ok_or_else(|| CasError::new(ErrorKind::Unsupported, why_not))?;
     Ok((chosen, roads.collect()))
+}
+
+/// The namespace that a call names.
+fn namespace_of<T>(request: &Request<T>) -> Result<String, Status> {
+    let namespace = namespace(request.metadata().as_ref());
+    let namespace = namespace.map_err(|error| to_status(&error))?;
+    Ok(namespace.to_owned())
 }
 
 async fn negotiate(

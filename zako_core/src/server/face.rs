@@ -30,8 +30,9 @@ use super::sendfile::Road;
 use super::status::bad_frame;
 use super::stream_body;
 use super::transport::{grpc_response, not_grpc, unary_response, uncompressed};
+use crate::access::Allowance;
 use crate::cas::Blob;
-use crate::negotiate::Peer;
+use crate::negotiate::{Caller, Peer};
 use crate::observe::{Interface, Lookup, trace};
 use crate::transport::grpc::frame::{self, PayloadField};
 use crate::transport::grpc::{BatchWriter, DecodeLimits, Pieces};
@@ -107,12 +108,17 @@ impl Call {
         &self.head.headers
     }
 
-    /// Who calls.
+    /// The connection that it came on.
     ///
     /// # Errors
     /// INTERNAL if the call came on no connection.
     pub fn peer(&self) -> Result<&Arc<Peer>, Status> {
         gated::peer(&self.head.extensions)
+    }
+
+    /// Who calls, and whether it may.
+    pub fn caller(&self) -> Caller {
+        gated::caller(&self.head.extensions)
     }
 
     /// The call for generated code.
@@ -209,7 +215,7 @@ impl Answering {
         &self,
         upload: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Status> {
-        let upload = upload.instrument(trace::current());
+        let upload = Allowance::inherited(upload.instrument(trace::current()));
         let task = self.shared.uploads.spawn(upload);
         task.await
             .map_err(|_| Status::internal("the upload broke off"))

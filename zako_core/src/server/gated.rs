@@ -15,7 +15,8 @@ use tower_service::Service;
 
 use super::connection::Shared;
 use super::status::to_status;
-use crate::negotiate::{Access, Gate, Peer, StreamPermit};
+use crate::access::Identity;
+use crate::negotiate::{Access, Caller, Gate, Peer, StreamPermit};
 
 /// The call metadata that carries a token.
 pub(super) const TOKEN: &str = "zako-token";
@@ -93,9 +94,15 @@ pub(super) async fn admit(
 ) -> Result<StreamPermit, Status> {
     let peer = peer(&head.extensions)?;
     let token = head.headers.get(TOKEN).map(|token| token.as_bytes());
-    gate.admit(peer, token, access)
+    let identity = head.extensions.get::<Identity>();
+    gate.admit_caller(peer, identity, token, access)
         .await
         .map_err(|error| to_status(&error))
+}
+
+/// Who makes a call.
+pub(super) fn caller(extensions: &http::Extensions) -> Caller {
+    extensions.get().cloned().unwrap_or_default()
 }
 
 /// The connection that a call came on.

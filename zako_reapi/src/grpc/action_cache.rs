@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use prost::Message;
 use tonic::Status;
+use zako_core::access::Role;
 use zako_core::cas::{CasError, ErrorKind, Result};
 use zako_core::server::{Call, Reply, bad_request, to_status};
 
-use super::{Refused, request, unknown_method};
+use super::{Refused, request, rights, unknown_method};
 use crate::cache::{Cache, Hit};
 use crate::digest::RemoteDigest;
 use crate::proto::reapi::{self, ActionResult, GetActionResultRequest};
@@ -51,12 +52,21 @@ enum Place {
 }
 
 pub(super) async fn answer(cache: &Cache, method: &str, call: Call) -> Result<Reply, Refused> {
+    let caller = call.caller();
     let (mut body, _) = call.open()?;
     let reply = match method {
-        "GetActionResult" => get(cache, body.message(MAX_REQUEST).await?).await?,
+        "GetActionResult" => {
+            rights::check_somewhere(&caller, Role::Read)?;
+            let request: GetActionResultRequest = body.message(MAX_REQUEST).await?;
+            rights::check(&caller, &request.instance_name, Role::Read)?;
+            get(cache, request).await?
+        }
         "UpdateActionResult" => {
             let most = cache.options().max_message_bytes;
-            update(cache, body.message(most).await?).await?
+            rights::check_somewhere(&caller, Role::Write)?;
+            let request: Update = body.message(most).await?;
+            rights::check(&caller, &request.instance_name, Role::Write)?;
+            update(cache, request).await?
         }
         _ => return Err(unknown_method().into()),
     };

@@ -4,9 +4,10 @@ use std::time::SystemTime;
 
 use prost_types::Timestamp;
 use tonic::Status;
+use zako_core::access::Role;
 use zako_core::server::{Call, Reply, bad_request, to_status};
 
-use super::{Refused, request, unknown_method};
+use super::{Refused, request, rights, unknown_method};
 use crate::cache::{Asset, AssetKind, AssetName, Cache};
 use crate::digest::DigestFunction;
 use crate::proto::asset::{
@@ -50,28 +51,36 @@ struct Push {
 }
 
 pub(super) async fn answer(cache: &Cache, method: &str, call: Call) -> Result<Reply, Refused> {
+    let caller = call.caller();
+    rights::check_somewhere(&caller, Role::Read)?;
     let (mut body, _) = call.open()?;
     let most = cache.options().max_message_bytes;
     Ok(match method {
         "FetchBlob" => {
             let request: FetchBlobRequest = body.message(MAX_FETCH).await?;
+            rights::check(&caller, &request.instance_name, Role::Read)?;
             Reply::message(&FetchBlobResponse::from(
                 fetch(cache, request.into()).await?,
             ))
         }
         "FetchDirectory" => {
             let request: FetchDirectoryRequest = body.message(MAX_FETCH).await?;
+            rights::check(&caller, &request.instance_name, Role::Read)?;
             Reply::message(&FetchDirectoryResponse::from(
                 fetch(cache, request.into()).await?,
             ))
         }
         "PushBlob" => {
+            rights::check_somewhere(&caller, Role::Write)?;
             let request: PushBlobRequest = body.message(most).await?;
+            rights::check(&caller, &request.instance_name, Role::Write)?;
             push(cache, request.into()).await?;
             Reply::message(&PushBlobResponse {})
         }
         "PushDirectory" => {
+            rights::check_somewhere(&caller, Role::Write)?;
             let request: PushDirectoryRequest = body.message(most).await?;
+            rights::check(&caller, &request.instance_name, Role::Write)?;
             push(cache, request.into()).await?;
             Reply::message(&PushDirectoryResponse {})
         }

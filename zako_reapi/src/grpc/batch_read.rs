@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 use tonic::{Code, Status};
+use zako_core::access::Role;
 use zako_core::cas::{CasError, ErrorKind};
 use zako_core::server::{Call, Reply, bad_frame};
 use zako_core::transport::grpc::BatchWriter;
 
 use super::memory::Memory;
-use super::{Refused, batch, request};
+use super::{Refused, batch, request, rights};
 use crate::cache::Cache;
 use crate::compression::{SHORTEST, compress_all};
 use crate::digest::{DigestFunction, RemoteDigest};
@@ -15,9 +16,12 @@ use crate::proto::reapi::batch_read_blobs_response::Response;
 use crate::proto::reapi::{BatchReadBlobsRequest, Digest, compressor};
 
 pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
+    let caller = call.caller();
+    rights::check_somewhere(&caller, Role::Read)?;
     let (mut body, answering) = call.open()?;
     let (request, _share) = batch::request(&mut body, cache, memory).await?;
     let request: BatchReadBlobsRequest = request.unary().map_err(bad_frame)?;
+    rights::check(&caller, &request.instance_name, Role::Read)?;
     let function = request::function(request.digest_function)?;
     let zstd = compressor::Value::Zstd as i32;
     let zstd = request.acceptable_compressors.contains(&zstd);

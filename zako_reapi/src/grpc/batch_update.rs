@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use tonic::{Code, Status};
+use zako_core::access::Role;
 use zako_core::cas::{CasError, ErrorKind, Result};
 use zako_core::server::{Call, Reply, bad_frame};
 
 use super::memory::{Memory, Share};
-use super::{Refused, batch, request};
+use super::{Refused, batch, request, rights};
 use crate::cache::Cache;
 use crate::compression::decompress;
 use crate::digest::{DigestFunction, RemoteDigest};
@@ -26,9 +27,12 @@ struct Sent {
 }
 
 pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
+    let caller = call.caller();
+    rights::check_somewhere(&caller, Role::Write)?;
     let (mut body, _) = call.open()?;
     let (request, mut share) = batch::request(&mut body, cache, memory).await?;
     let request: BatchUpdateBlobsRequest = request.unary().map_err(bad_frame)?;
+    rights::check(&caller, &request.instance_name, Role::Write)?;
     let function = request::function(request.digest_function)?;
     let responses = update(cache, &mut share, function, request.requests).await?;
     Ok(Reply::message(&BatchUpdateBlobsResponse { responses }))

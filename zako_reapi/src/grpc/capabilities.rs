@@ -1,5 +1,6 @@
 //! What this cache can do.
 
+use zako_core::access::Role;
 use zako_core::server::{Call, Reply};
 
 use super::{Refused, unknown_method};
@@ -18,19 +19,22 @@ pub(super) async fn answer(cache: &Cache, method: &str, call: Call) -> Result<Re
     if method != "GetCapabilities" {
         return Err(unknown_method().into());
     }
+    let caller = call.caller();
     let (mut body, _) = call.open()?;
-    let _: GetCapabilitiesRequest = body.message(MAX_REQUEST).await?;
-    Ok(Reply::message(&capabilities(cache)))
+    let request: GetCapabilitiesRequest = body.message(MAX_REQUEST).await?;
+    // Clients don't send results where they are told that they may not.
+    let may_write = caller.check(&request.instance_name, Role::Write).is_ok();
+    Ok(Reply::message(&capabilities(cache, may_write)))
 }
 
-fn capabilities(cache: &Cache) -> ServerCapabilities {
+fn capabilities(cache: &Cache, may_write: bool) -> ServerCapabilities {
     let options = cache.options();
     let zstd = vec![compressor::Value::Zstd as i32];
     let functions = DigestFunction::ALL.iter();
     let cache_capabilities = CacheCapabilities {
         digest_functions: functions.map(|function| function.wire() as i32).collect(),
         action_cache_update_capabilities: Some(ActionCacheUpdateCapabilities {
-            update_enabled: options.action_updates != ActionUpdates::Refused,
+            update_enabled: may_write && options.action_updates != ActionUpdates::Refused,
         }),
         // 0 would mean that there is no limit.
         max_batch_total_size_bytes: i64::try_from(options.max_batch_bytes.max(1))

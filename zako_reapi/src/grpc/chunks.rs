@@ -1,9 +1,10 @@
 //! Blobs as chunks.
 
 use tonic::Status;
+use zako_core::access::Role;
 use zako_core::server::{Call, Reply, bad_request, to_status};
 
-use super::{Refused, request, unknown_method};
+use super::{Refused, request, rights, unknown_method};
 use crate::cache::Cache;
 use crate::digest::RemoteDigest;
 use crate::proto::reapi::{
@@ -14,15 +15,19 @@ use crate::proto::reapi::{
 const MAX_SPLIT: usize = 64 * 1024;
 
 pub(super) async fn answer(cache: &Cache, method: &str, call: Call) -> Result<Reply, Refused> {
+    let caller = call.caller();
     let (mut body, _) = call.open()?;
     Ok(match method {
         "SplitBlob" => {
-            let request = body.message(MAX_SPLIT).await?;
+            let request: SplitBlobRequest = body.message(MAX_SPLIT).await?;
+            rights::check(&caller, &request.instance_name, Role::Read)?;
             Reply::message(&split(cache, request).await?)
         }
         "SpliceBlob" => {
             let most = cache.options().max_message_bytes;
-            let request = body.message(most).await?;
+            rights::check_somewhere(&caller, Role::Write)?;
+            let request: SpliceBlobRequest = body.message(most).await?;
+            rights::check(&caller, &request.instance_name, Role::Write)?;
             Reply::message(&splice(cache, request).await?)
         }
         _ => return Err(unknown_method().into()),

@@ -6,20 +6,22 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::encoding::encode_varint;
 use tonic::Status;
+use zako_core::access::Role;
 use zako_core::cas::Lease;
 use zako_core::server::{Call, Reply, bad_frame, bad_request, to_status};
 use zako_core::transport::grpc::Pieces;
 use zako_core::transport::grpc::frame::HEAD_LEN;
 
-use super::Refused;
 use super::fields::{self, Value, malformed};
 use super::memory::Memory;
+use super::{Refused, rights};
 use crate::cache::Cache;
 use crate::digest::{DigestFunction, RemoteDigest};
 
 /// So many are looked up before others may run.
 const AT_ONCE: usize = 2048;
 
+const INSTANCE: u64 = 1;
 const DIGESTS: u64 = 2;
 const DIGEST_FUNCTION: u64 = 3;
 
@@ -41,10 +43,15 @@ struct Found {
 }
 
 pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
+    let caller = call.caller();
+    rights::check_somewhere(&caller, Role::Read)?;
     let (mut body, answering) = call.open()?;
     let limit = cache.options().max_message_bytes;
     let (request, _share) = memory.message(&mut body, limit).await?;
-    let request = request.unframed().map_err(bad_frame)?;
+    let mut request = request.unframed().map_err(bad_frame)?;
+    if caller.matters() {
+        rights::check(&caller, &instance(&mut request.share())?, Role::Read)?;
+    }
     let (answer, found) = find(cache, request).await?;
     answering.looked_up(found.hits, found.misses);
     Ok(Reply::framed(answer))
@@ -74,6 +81,24 @@ async fn find(cache: &Cache, mut request: Pieces) -> Result<(Bytes, Found), Stat
     let length = (answer.len() - HEAD_LEN) as u32;
     answer[1..HEAD_LEN].copy_from_slice(&length.to_be_bytes());
     Ok((answer.freeze(), found))
+}
+
+/// The instance that the request names: the last, as generated code reads it.
+fn instance(request: &mut Pieces) -> Result<String, Status> {
+    let mut instance = String::new();
+    while let Some(field) = fields::next(request)? {
+        match (field.number, field.value) {
+            (INSTANCE, Value::Bytes(length)) => {
+                let name = request.copy_to_bytes(length);
+                let name = std::str::from_utf8(&name).map_err(|_| malformed())?;
+                name.clone_into(&mut instance);
+            }
+            (INSTANCE, _) => return Err(malformed()),
+            (_, Value::Bytes(length)) => request.advance(length),
+            _ => {}
+        }
+    }
+    Ok(instance)
 }
 
 /// The function that the request names, which stands behind the digests.

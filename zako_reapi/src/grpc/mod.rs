@@ -14,6 +14,7 @@ mod find_missing;
 mod memory;
 mod request;
 mod resource_name;
+mod rights;
 mod tree;
 
 use std::sync::Arc;

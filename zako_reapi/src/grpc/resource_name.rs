@@ -76,6 +76,20 @@ impl BlobName {
     }
 }
 
+/// The instance in a name: what stands before `blobs`, `compressed-blobs` or `uploads`.
+pub(super) fn instance(name: &str) -> &str {
+    let name = name.strip_prefix('/').unwrap_or(name);
+    let mut begin = 0;
+    for segment in name.split('/') {
+        if matches!(segment, BLOBS | COMPRESSED | UPLOADS) {
+            return name[..begin].trim_end_matches('/');
+        }
+        begin += segment.len() + 1;
+    }
+    // It names no blob, which is told then.
+    ""
+}
+
 impl<'a> Segments<'a> {
     fn new(name: &'a str) -> Result<Self> {
         if name.is_empty() {
@@ -265,6 +279,21 @@ mod tests {
         ] {
             let error = BlobName::to_write(&name).unwrap_err();
             assert!(error.to_string().contains(text), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_instance_is_what_stands_before() {
+        for (name, expected) in [
+            ("blobs/x/1", ""),
+            ("/uploads/u/blobs/x/1", ""),
+            ("main/blobs/x/1", "main"),
+            ("/a/b/uploads/u/blobs/x/1", "a/b"),
+            ("a/compressed-blobs/zstd/x/1/blobs", "a"),
+            ("blobs", ""),
+            ("nothing", ""),
+        ] {
+            assert_eq!(instance(name), expected, "{name}");
         }
     }
 

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt, stream};
 use prost::Message;
 use tonic::Status;
+use zako_core::access::Role;
 use zako_core::server::{Call, Reply, bad_request, to_status};
 
-use super::{Refused, request};
+use super::{Refused, request, rights};
 use crate::cache::{Cache, Walk};
 use crate::proto::reapi::GetTreeRequest;
 
@@ -44,8 +45,10 @@ struct Pages {
 /// The token of a page says how many directories came before the next: who lost the
 /// stream goes on there, as the walk finds the same ones while they are leased.
 pub(super) async fn answer(cache: &Cache, call: Call) -> Result<Reply, Refused> {
+    let caller = call.caller();
     let (mut body, _) = call.open()?;
     let request: GetTreeRequest = body.message(MAX_REQUEST).await?;
+    rights::check(&caller, &request.instance_name, Role::Read)?;
     let digest = request.root_digest.as_ref();
     let root = request::digest("root_digest", request.digest_function, digest)?;
     let size = match usize::try_from(request.page_size) {

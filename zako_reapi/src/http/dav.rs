@@ -1,4 +1,4 @@
-//! `/dav/<path>`: values under free names, with as much of WebDAV as caches need.
+//! `/[instance/]dav/<path>`: values under free names, with as much of WebDAV as caches need.
 //!
 //! Folders aren't kept: every one is there, and none can be listed.
 
@@ -27,24 +27,34 @@ const METHODS: &str = "GET, HEAD, PUT, DELETE, PROPFIND, MKCOL, OPTIONS";
 pub(super) async fn answer(
     shared: &Arc<Shared>,
     head: &Parts,
+    instance: &str,
     path: &ValuePath,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
+    let key = key(instance, path);
     match head.method.as_str() {
         "GET" | "HEAD" if path.is_folder => Err(Refusal::not_found("folders are not listed")),
-        "GET" | "HEAD" => match found(shared, path) {
+        "GET" | "HEAD" => match found(shared, &key) {
             Some(value) => give::blob(shared, head, &value).await,
             None => Err(absent()),
         },
         "PUT" if path.is_folder => Err(Refusal::bad("a value's name does not end with \"/\"")),
-        "PUT" => put(shared, head, path, content).await,
+        "PUT" => put(shared, head, key, content).await,
         "DELETE" if path.is_folder => Err(Refusal::not_found("folders are not kept")),
-        "DELETE" => match shared.cache.remove_value(key(path)).await? {
+        "DELETE" => match shared.cache.remove_value(key).await? {
             true => Ok(answer::empty(StatusCode::NO_CONTENT)),
             false => Err(absent()),
         },
-        "PROPFIND" => propfind(shared, head, path).await,
-        "MKCOL" => mkcol(shared, path, content.as_ref().map(|content| &content.body)).await,
+        "PROPFIND" => propfind(shared, head, &key, path).await,
+        "MKCOL" => {
+            mkcol(
+                shared,
+                &key,
+                path,
+                content.as_ref().map(|content| &content.body),
+            )
+            .await
+        }
         "OPTIONS" => Ok(answer::options(METHODS, Some("1"))),
         _ => Err(Refusal::method(METHODS)),
     }
@@ -53,19 +63,18 @@ pub(super) async fn answer(
 async fn put(
     shared: &Arc<Shared>,
     head: &Parts,
-    path: &ValuePath,
+    key: AliasKey,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
     let Some(body) = content else {
         return Err(Refusal::bad("the request has no body"));
     };
     let size = receive::size(shared, body)?;
-    let is_there = is_there(shared, path).await?;
+    let is_there = is_there(shared, &key).await?;
     if is_there && only_if_absent(&head.headers) {
         let text = "there is such a value already";
         return Err(Refusal::new(StatusCode::PRECONDITION_FAILED, text));
     }
-    let key = key(path);
     match receive::gather(shared, body, SMALL).await? {
         Gathered::Whole(data, _share) => shared.cache.set_value(key, data, None).await?,
         Gathered::More(begun) => {
@@ -85,7 +94,12 @@ async fn put(
     }))
 }
 
-async fn propfind(shared: &Shared, head: &Parts, path: &ValuePath) -> Result<Answer, Refusal> {
+async fn propfind(
+    shared: &Shared,
+    head: &Parts,
+    key: &AliasKey,
+    path: &ValuePath,
+) -> Result<Answer, Refusal> {
     if path.is_folder {
         if !is_depth_0(&head.headers) {
             let text = "folders are not listed: ask with Depth: 0";
@@ -93,8 +107,8 @@ async fn propfind(shared: &Shared, head: &Parts, path: &ValuePath) -> Result<Ans
         }
         return Ok(multistatus::folder(head.uri.path()));
     }
-    match found(shared, path) {
-        Some(value) if is_there(shared, path).await? => {
+    match found(shared, key) {
+        Some(value) if is_there(shared, key).await? => {
             Ok(multistatus::value(head.uri.path(), value.size()))
         }
         _ => Err(absent()),
@@ -103,6 +117,7 @@ async fn propfind(shared: &Shared, head: &Parts, path: &ValuePath) -> Result<Ans
 
 async fn mkcol(
     shared: &Shared,
+    key: &AliasKey,
     path: &ValuePath,
     body: Option<&RequestBody>,
 ) -> Result<Answer, Refusal> {
@@ -111,20 +126,20 @@ async fn mkcol(
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
     // The root is there; so is a value of that name.
-    if path.path.is_empty() || is_there(shared, path).await? {
+    if path.path.is_empty() || is_there(shared, key).await? {
         return Err(Refusal::method(METHODS));
     }
     Ok(answer::empty(StatusCode::CREATED))
 }
 
-/// The value under a path, which may be evicted.
-fn found(shared: &Shared, path: &ValuePath) -> Option<RemoteDigest> {
-    let digest = shared.cache.value_name(&key(path))?;
+/// The value under a key, which may be evicted.
+fn found(shared: &Shared, key: &AliasKey) -> Option<RemoteDigest> {
+    let digest = shared.cache.value_name(key)?;
     Some(RemoteDigest::of_blake3(&digest))
 }
 
-async fn is_there(shared: &Shared, path: &ValuePath) -> Result<bool, Refusal> {
-    let Some(value) = found(shared, path) else {
+async fn is_there(shared: &Shared, key: &AliasKey) -> Result<bool, Refusal> {
+    let Some(value) = found(shared, key) else {
         return Ok(false);
     };
     match shared.cache.open(&value, BlobRange::new(0, 0)).await {
@@ -134,8 +149,16 @@ async fn is_there(shared: &Shared, path: &ValuePath) -> Result<bool, Refusal> {
     }
 }
 
-fn key(path: &ValuePath) -> AliasKey {
-    AliasKey::derive("zako 2026-11 http value", &[path.path.as_bytes()])
+/// No two instances have a value in common.
+fn key(instance: &str, path: &ValuePath) -> AliasKey {
+    let path = path.path.as_bytes();
+    match instance {
+        "" => AliasKey::derive("zako 2026-11 http value", &[path]),
+        instance => AliasKey::derive(
+            "zako 2026-11 http value of an instance",
+            &[instance.as_bytes(), path],
+        ),
+    }
 }
 
 fn is_depth_0(headers: &HeaderMap) -> bool {

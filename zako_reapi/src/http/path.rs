@@ -8,6 +8,9 @@ use crate::digest::{DigestFunction, RemoteDigest};
 /// The longest path that is taken, in bytes, as it is written.
 const LONGEST: usize = 8 << 10;
 
+/// The word before values under free names.
+const DAV: &str = "dav";
+
 /// What a path names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resource {
@@ -17,6 +20,8 @@ pub(super) enum Resource {
     Blob(RemoteDigest),
     Action(ActionName),
     Value(ValuePath),
+    /// One in the space of an instance.
+    InstanceValue(String, ValuePath),
 }
 
 /// An action of an instance.
@@ -36,6 +41,31 @@ pub(super) struct ValuePath {
     pub(super) is_folder: bool,
 }
 
+/// The instance that `path` names; empty if it names none, or nothing at all.
+pub(super) fn instance(path: &str) -> String {
+    let Ok(path) = decoded(path) else {
+        return String::new();
+    };
+    let segments: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    instance_of(&segments).join("/")
+}
+
+/// What stands before the word for a kind of resource.
+fn instance_of<'a, 'b>(segments: &'a [&'b str]) -> &'a [&'b str] {
+    if let Some(at) = segments.iter().position(|part| *part == DAV) {
+        return &segments[..at];
+    }
+    match segments {
+        [instance @ .., "cas" | "ac", function, _]
+            if DigestFunction::of_name(function).is_some() =>
+        {
+            instance
+        }
+        [instance @ .., "cas" | "ac", _] => instance,
+        _ => &[],
+    }
+}
+
 /// What `path` names, as it came in a request.
 pub(super) fn resource(path: &str) -> Result<Resource, Refusal> {
     if path.len() > LONGEST {
@@ -50,10 +80,19 @@ pub(super) fn resource(path: &str) -> Result<Resource, Refusal> {
     match &segments[..] {
         [] => Ok(Resource::Hint),
         ["status"] => Ok(Resource::Status),
-        ["dav", inside @ ..] => Ok(Resource::Value(ValuePath {
-            path: inside.join("/"),
-            is_folder: inside.is_empty() || path.ends_with('/'),
-        })),
+        // The first one: behind it, all words are names.
+        all if all.contains(&DAV) => {
+            let instance = instance_of(all);
+            let inside = &all[instance.len() + 1..];
+            let value = ValuePath {
+                path: inside.join("/"),
+                is_folder: inside.is_empty() || path.ends_with('/'),
+            };
+            Ok(match instance {
+                [] => Resource::Value(value),
+                instance => Resource::InstanceValue(instance.join("/"), value),
+            })
+        }
         [instance @ .., kind @ ("cas" | "ac"), hash] => named(instance, kind, None, hash),
         [instance @ .., kind @ ("cas" | "ac"), function, hash]
             if DigestFunction::of_name(function).is_some() =>
@@ -63,7 +102,7 @@ pub(super) fn resource(path: &str) -> Result<Resource, Refusal> {
         }
         _ => Err(Refusal::not_found(
             "nothing is here: paths are /[instance/]cas/<hash>, /[instance/]ac/<hash>, \
-             /dav/<path> and /status",
+             /[instance/]dav/<path> and /status",
         )),
     }
 }
@@ -148,6 +187,30 @@ mod tests {
             of(&format!("/dav/cas/{SHA256}")),
             value(&format!("cas/{SHA256}"), false)
         );
+    }
+
+    #[test]
+    fn instances_have_values_of_their_own() {
+        let of = |path: &str| resource(path).unwrap();
+        let Resource::Value(inside) = value("x/dav/y", false) else {
+            unreachable!("it is one")
+        };
+        let named = Resource::InstanceValue("a/b".to_owned(), inside);
+        assert_eq!(of("/a//b/dav/x/dav/y"), named);
+        for (path, expected) in [
+            ("/dav/x", ""),
+            ("/a/b/dav/x", "a/b"),
+            ("/a%2Fb/dav/x", "a/b"),
+            ("/status", ""),
+            ("/nowhere", ""),
+            ("/%zz/dav/x", ""),
+            (&format!("/a/b/ac/{SHA256}"), "a/b"),
+            (&format!("/a/cas/blake3/{SHA256}"), "a"),
+            (&format!("/cas/ac/{SHA256}"), "cas"),
+            (&format!("/cas/{SHA256}"), ""),
+        ] {
+            assert_eq!(instance(path), expected, "{path}");
+        }
     }
 
     #[test]

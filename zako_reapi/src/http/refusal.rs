@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
+use zako_core::access::{Exceeded, Limit};
 use zako_core::cas::{CasError, ErrorKind};
 
 use super::answer::{self, Answer};
@@ -55,8 +56,19 @@ impl Refusal {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, text)
     }
 
+    /// Who asks has to show who it is.
+    fn unauthenticated(text: &str) -> Self {
+        let mut refusal = Self::new(StatusCode::UNAUTHORIZED, text);
+        let ways = HeaderValue::from_static(r#"Basic realm="zako", Bearer realm="zako""#);
+        refusal.header = Some((WWW_AUTHENTICATE, ways));
+        refusal
+    }
+
     pub(super) fn retry_after(mut self, after: Duration) -> Self {
-        self.header = Some((RETRY_AFTER, HeaderValue::from(after.as_secs().max(1))));
+        self.header = Some((
+            RETRY_AFTER,
+            HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64),
+        ));
         self
     }
 
@@ -81,7 +93,13 @@ impl Refusal {
 
 impl From<CasError> for Refusal {
     fn from(error: CasError) -> Self {
+        let exceeded = Exceeded::of(&error).map(|exceeded| exceeded.limit);
         let status = match error.kind() {
+            // Room is told of as a full store tells of it: what comes in a moment, by 429,
+            // is tried again by clients that would wait for hours.
+            ErrorKind::NoSpace if exceeded.is_some_and(|limit| limit != Limit::Stored) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             // A damaged blob is in quarantine: to a cache's clients it is gone.
             ErrorKind::NotFound | ErrorKind::Corrupt => StatusCode::NOT_FOUND,
             ErrorKind::Mismatch
@@ -90,7 +108,8 @@ impl From<CasError> for Refusal {
             | ErrorKind::InvalidRange => StatusCode::BAD_REQUEST,
             ErrorKind::AlreadyExists | ErrorKind::Stale => StatusCode::CONFLICT,
             ErrorKind::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
-            ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => StatusCode::FORBIDDEN,
+            ErrorKind::Unauthenticated => return Self::unauthenticated(error.message()),
+            ErrorKind::PermissionDenied => StatusCode::FORBIDDEN,
             ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,
             ErrorKind::Unavailable | ErrorKind::Closed => StatusCode::SERVICE_UNAVAILABLE,
             ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,

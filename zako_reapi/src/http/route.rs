@@ -5,7 +5,9 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use zako_core::negotiate::Peer;
+use zako_core::access::{Allowance, Consumer, Direction, Pace};
+use zako_core::cas::Result as CasResult;
+use zako_core::negotiate::{Caller, Peer};
 
 use super::Shared;
 use super::answer::{self, Answer};
@@ -15,10 +17,10 @@ use super::decode::Content;
 use super::meter::Meter;
 use super::path::{Resource, resource};
 use super::refusal::Refusal;
-use super::{actions, blobs, dav, status};
+use super::{actions, blobs, dav, rights, status};
 
 const HINT: &str = "This is Zako's HTTP cache: /[instance/]cas/<hash>, /[instance/]ac/<hash>, \
-                    /dav/<path>, /status";
+                    /[instance/]dav/<path>, /status";
 
 /// What can be done with the pages about the cache itself.
 const READ: &str = "GET, HEAD, OPTIONS";
@@ -36,13 +38,32 @@ pub(super) async fn answer(
     peer: Arc<Peer>,
     busy: Busy,
 ) -> Answer {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
+    let caller = Caller::of(shared.authorizer.as_ref(), &peer, &head.headers);
+    if let Ok(caller) = &caller
+        && let Ok(Some(identity)) = caller.identity()
+    {
+        head.extensions.insert(identity);
+    }
+    let allowance = allow(&shared, &head, &peer);
     let observer = shared.observer.clone();
     let meter = observer.map(|observer| Meter::new(observer, head.method.clone(), peer));
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
     let body = body.metered(meter.clone());
     let mut content = Some(Content::new(body));
-    let answer = match routed(&shared, &head, &mut content).await {
+    let (routed, pace) = match allowance {
+        Ok(None) => (routed(&shared, caller, &head, &mut content).await, None),
+        Ok(Some(allowance)) => {
+            let pace = |direction| Some(Pace::new(allowance.clone(), direction));
+            if let Some(content) = &mut content {
+                content.body.pace = pace(Direction::In);
+            }
+            let routed = routed(&shared, caller, &head, &mut content);
+            (allowance.clone().scope(routed).await, pace(Direction::Out))
+        }
+        Err(refusal) => (Err(refusal), None),
+    };
+    let answer = match routed {
         Ok(answer) => answer,
         Err(refusal) => {
             if let Some(content) = &mut content {
@@ -54,7 +75,17 @@ pub(super) async fn answer(
     if let Some(meter) = &meter {
         meter.answered(answer.status(), looked_for(&head));
     }
+    let answer = answer.map(|body| body.paced(pace));
     answer::finish(answer, head.method == Method::HEAD, busy, meter)
+}
+
+/// What the request may use, if that is limited.
+fn allow(shared: &Shared, head: &Parts, peer: &Peer) -> Result<Option<Allowance>, Refusal> {
+    let Some(quota) = &shared.quota else {
+        return Ok(None);
+    };
+    let consumer = Consumer::new(head.extensions.get(), peer.ip());
+    Ok(Allowance::begin(&**quota, &consumer)?)
 }
 
 /// What a request looks for, if it is something that is stored.
@@ -63,28 +94,36 @@ fn looked_for(head: &Parts) -> Option<&'static str> {
         Resource::Hint | Resource::Status => None,
         Resource::Blob(_) => Some("blob"),
         Resource::Action(_) => Some("action"),
-        Resource::Value(_) => Some("value"),
+        Resource::Value(_) | Resource::InstanceValue(..) => Some("value"),
     }
+}
+
+/// Whether a method means something somewhere.
+pub(super) fn is_known(method: &Method) -> bool {
+    KNOWN.contains(&method.as_str())
 }
 
 async fn routed(
     shared: &Arc<Shared>,
+    caller: CasResult<Caller>,
     head: &Parts,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
-    if !KNOWN.contains(&head.method.as_str()) {
+    if !is_known(&head.method) {
         let text = format!("the method {} is not known here", head.method);
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
     }
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         return Ok(answer::options(READ, None));
     }
+    let resource = resource(head.uri.path())?;
+    rights::check(&caller?, head, &resource)?;
     if head.method == Method::PUT
         && let Some(content) = content
     {
         content.read_as(head, &shared.windows)?;
     }
-    match resource(head.uri.path())? {
+    match resource {
         Resource::Hint => read(head, || answer::text(StatusCode::OK, HINT)),
         Resource::Status => {
             let status = status::answer(shared).await;
@@ -92,7 +131,10 @@ async fn routed(
         }
         Resource::Blob(name) => blobs::answer(shared, head, name, content).await,
         Resource::Action(name) => actions::answer(shared, head, &name, content).await,
-        Resource::Value(path) => dav::answer(shared, head, &path, content).await,
+        Resource::Value(path) => dav::answer(shared, head, "", &path, content).await,
+        Resource::InstanceValue(instance, path) => {
+            dav::answer(shared, head, &instance, &path, content).await
+        }
     }
 }
 

@@ -12,10 +12,11 @@ use zako_rdma::session::{Code, SessionError};
 
 use super::RdmaRoad;
 use super::rights::Rights;
+use crate::access::Allowance;
 use crate::cas::{CasError, ErrorKind};
 use crate::negotiate::Peer;
 use crate::server::connection::Shared;
-use crate::server::gated::{TOKEN, peer};
+use crate::server::gated::{caller, peer};
 use crate::server::status::to_status;
 
 /// A call that may be made.
@@ -23,6 +24,8 @@ pub(super) struct Admitted {
     pub(super) peer: Arc<Peer>,
     pub(super) road: Arc<RdmaRoad>,
     pub(super) rights: Rights,
+    /// What it may use, if that is limited.
+    pub(super) allowance: Option<Allowance>,
 }
 
 impl Admitted {
@@ -38,9 +41,15 @@ impl Admitted {
             }
         };
         road.check(&peer).map_err(|error| to_status(&error))?;
-        let token = request.metadata().get(TOKEN).map(|token| token.as_bytes());
-        let rights = Rights::of(&shared.gate, &peer, token)?;
-        Ok(Self { peer, road, rights })
+        let caller = caller(request.extensions());
+        let rights = Rights::of(&shared.gate, &peer, caller, request.metadata().as_ref())?;
+        let allowance = request.extensions().get().cloned();
+        Ok(Self {
+            peer,
+            road,
+            rights,
+            allowance,
+        })
     }
 }
 

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use tonic::Status;
 
+use crate::access::Role;
 use crate::cas::{CasError, Result};
-use crate::negotiate::{Access, Gate, Peer, StreamPermit};
+use crate::negotiate::{Access, Caller, Gate, Peer, StreamPermit};
+use crate::server::gated::TOKEN;
+use crate::server::roles::namespace;
 use crate::server::status::to_status;
 
 /// What may be done on an RDMA session. Keeps the token's session from idling out.
 #[derive(Debug)]
 pub(super) struct Rights {
+    caller: Caller,
+    namespace: String,
     read: Result<StreamPermit>,
     write: Result<StreamPermit>,
 }
@@ -20,9 +26,22 @@ impl Rights {
     ///
     /// # Errors
     /// Why it may do nothing.
-    pub(super) fn of(gate: &Gate, peer: &Arc<Peer>, token: Option<&[u8]>) -> Result<Self, Status> {
-        let allowed = |access| gate.admit_control(peer, token, access);
+    pub(super) fn of(
+        gate: &Gate,
+        peer: &Arc<Peer>,
+        caller: Caller,
+        headers: &HeaderMap,
+    ) -> Result<Self, Status> {
+        let token = headers.get(TOKEN).map(|token| token.as_bytes());
+        let known = caller.identity().and_then(|identity| {
+            let namespace = namespace(headers)?.to_owned();
+            Ok((identity, namespace))
+        });
+        let (identity, namespace) = known.map_err(|error| to_status(&error))?;
+        let allowed = |access| gate.admit_control(peer, identity.as_ref(), token, access);
         let rights = Self {
+            caller,
+            namespace,
             read: allowed(Access::Read),
             write: allowed(Access::Write),
         };
@@ -32,11 +51,17 @@ impl Rights {
         }
     }
 
-    pub(super) fn check(&self, access: Access) -> Result<(), &CasError> {
-        let right = match access {
-            Access::Read => &self.read,
-            Access::Write => &self.write,
+    /// Refuses what the token doesn't allow, or the caller has not (any more) the role for:
+    /// a session outlives the configuration that it began under.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(super) fn check(&self, access: Access) -> Result<()> {
+        let (right, role) = match access {
+            Access::Read => (&self.read, Role::Read),
+            Access::Write => (&self.write, Role::Write),
         };
-        right.as_ref().map(drop)
+        right.as_ref().map_err(CasError::clone)?;
+        self.caller.check(&self.namespace, role)
     }
 }

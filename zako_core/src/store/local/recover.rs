@@ -152,6 +152,7 @@ pub(super) fn prepare(root: &Path, options: StoreOptions) -> Result<Arc<Shared>>
         file_number: AtomicU32::new(1),
         closed: AtomicBool::new(false),
         opening: Opening::default(),
+        scrubber: Mutex::default(),
         _lock: lock,
     }))
 }

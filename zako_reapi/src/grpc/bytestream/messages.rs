@@ -4,7 +4,7 @@ use bytes::Bytes;
 use zako_core::server::CallBody;
 use zako_core::transport::grpc::{DecodeLimits, WriteDecoder, WriteEvent, WriteHead};
 
-use super::super::resource_name::BlobName;
+use super::super::resource_name::{BlobName, instance};
 use super::source::{End, Source};
 
 /// A sender that brings fewer bytes than these in the idle time is taken to be stuck.
@@ -60,6 +60,12 @@ impl Messages {
         messages.name = head.resource_name;
         messages.body.progressed();
         Ok((name, messages))
+    }
+
+    /// The instance in which it is written.
+    pub(super) fn instance(&self) -> &str {
+        // It was read as UTF-8 already.
+        instance(std::str::from_utf8(&self.name).unwrap_or_default())
     }
 
     /// Where in what is sent the next byte belongs.

@@ -7,12 +7,13 @@ mod source;
 mod unpack;
 mod write;
 
+use zako_core::access::Role;
 use zako_core::cas::{Lease, Result};
 use zako_core::server::{Call, Reply, to_status};
 
 use super::memory::Memory;
-use super::resource_name::{BlobName, Encoding, MAX_NAME};
-use super::{Refused, unknown_method};
+use super::resource_name::{BlobName, Encoding, MAX_NAME, instance};
+use super::{Refused, rights, unknown_method};
 use crate::cache::Cache;
 use crate::proto::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, WriteResponse,
@@ -27,26 +28,38 @@ pub(super) async fn answer(
     method: &str,
     call: Call,
 ) -> Result<Reply, Refused> {
+    let caller = call.caller();
+    rights::check_somewhere(&caller, role(method))?;
     let (mut body, answering) = call.open()?;
     match method {
         "Read" => {
             let request: ReadRequest = body.message(MAX_REQUEST).await?;
+            rights::check(&caller, instance(&request.resource_name), Role::Read)?;
             Ok(read::answer(cache, memory, &request, answering).await?)
         }
         "Write" => {
             let limits = answering.decode_limits();
             let (cache, share) = (cache.clone(), memory.share());
             // When the caller goes away, what came must still be put aside.
-            let upload = async move { write::receive(&cache, share, body, limits).await };
+            let upload = async move { write::receive(&cache, &caller, share, body, limits).await };
             let committed_size = answering.upload(upload).await??;
             Ok(Reply::message(&WriteResponse { committed_size }))
         }
         "QueryWriteStatus" => {
             let request: QueryWriteStatusRequest = body.message(MAX_REQUEST).await?;
+            rights::check(&caller, instance(&request.resource_name), Role::Read)?;
             let status = query(cache, &request.resource_name).await;
             Ok(Reply::message(&status.map_err(|error| to_status(&error))?))
         }
         _ => Err(unknown_method().into()),
+    }
+}
+
+/// What a method takes of its caller.
+fn role(method: &str) -> Role {
+    match method {
+        "Write" => Role::Write,
+        _ => Role::Read,
     }
 }
 

@@ -4,12 +4,15 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
 use tonic::Status;
+use zako_core::access::Role;
 use zako_core::cas::{CasError, ErrorKind, Lease, Stored};
+use zako_core::negotiate::Caller;
 use zako_core::server::{CallBody, bad_request, to_status};
 use zako_core::transport::grpc::{DecodeLimits, Pieces};
 
 use super::super::memory::Share;
 use super::super::resource_name::{BlobName, Encoding};
+use super::super::rights;
 use super::messages::Messages;
 use super::size;
 use super::source::{End, Source};
@@ -42,12 +45,14 @@ struct Counter {
 /// Takes one write; the answer's `committed_size`.
 pub(super) async fn receive(
     cache: &Cache,
+    caller: &Caller,
     share: Share,
     body: CallBody,
     limits: DecodeLimits,
 ) -> Result<i64, Status> {
     let begun = Messages::begin(body, limits).await;
     let (name, mut messages) = begun.map_err(End::into_status)?;
+    rights::check(caller, messages.instance(), Role::Write)?;
     let BlobName { digest, encoding } = name;
     if exists(cache, &digest).await? {
         return Ok(match encoding {

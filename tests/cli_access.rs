@@ -1,0 +1,292 @@
+//! Tokens from their making to their use, and that they are in no log.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod zako_process;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use serde_json::{Value, json};
+use zako_process::{Home, Server};
+use zako_protobuf::cas::GetTransportDetailsRequest;
+use zako_protobuf::cas::content_addressable_storage_client::ContentAddressableStorageClient;
+use zako_protobuf::store::StatRequest;
+use zako_protobuf::store::store_client::StoreClient;
+
+const DENIED: i32 = 9;
+const USAGE: i32 = 2;
+
+/// A new token and the lines that know it.
+fn made(home: &Home, name: &str, role: &str) -> (String, String) {
+    let said = home.run(["access", "token", name, "--role", role, "--json"]);
+    said.ok();
+    let made: Value = said.json().remove(0);
+    let text = |name: &str| made[name].as_str().unwrap().to_owned();
+    (text("token"), text("config"))
+}
+
+#[test]
+fn a_token_opens_what_its_role_allows() {
+    let mut home = Home::new();
+    let (writer, of_writer) = made(&home, "ci", "write");
+    let (reader, of_reader) = made(&home, "people", "read");
+    home.write("zako.toml", format!("{of_writer}\n{of_reader}"));
+    home.write("writer", format!("{writer}\n"));
+    home.write("reader", &reader);
+    home.write("file", "content");
+    let server = Server::start(&home, &[]);
+    let url = server.url();
+    let run = |home: &Home, args: &[&str]| {
+        let server = ["--server", &url];
+        home.run(args.iter().chain(&server).copied().collect::<Vec<_>>())
+    };
+    let said = run(&home, &["put", "file"]);
+    assert!(said.fails(DENIED).contains("--token-file"), "{said}");
+    let text = run(&home, &["put", "file", "--token-file", "writer"]).ok();
+    let digest = text.split_whitespace().next().unwrap();
+    run(&home, &["has", digest, "--token-file", "reader"]).ok();
+    let said = run(&home, &["rm", digest, "--token-file", "reader"]);
+    assert!(
+        said.fails(DENIED)
+            .contains("\"people\" has not the role write"),
+        "{said}"
+    );
+    let said = run(&home, &["gc", "--token-file", "writer"]);
+    assert!(said.fails(DENIED).contains("the role admin"), "{said}");
+
+    home.set("ZAKO_TOKEN", &reader);
+    assert_eq!(run(&home, &["get", digest]).ok(), "content");
+    run(&home, &["put", "file", "--token-file", "writer"]).ok();
+    let said = run(&home, &["doctor"]);
+    assert!(!said.to_string().contains(&reader), "{said}");
+    let token = said.text();
+    let token = token
+        .lines()
+        .find(|line| line.trim_start().starts_with("token "));
+    assert!(token.unwrap().contains("set"), "{said}");
+    home.set("ZAKO_TOKEN", "not the token");
+    let said = run(&home, &["has", digest]);
+    assert!(!said.fails(DENIED).contains("not the token"), "{said}");
+}
+
+#[test]
+fn hashes_are_made_of_tokens_that_exist() {
+    let home = Home::new();
+    let (token, config) = made(&home, "ci", "read");
+    let said = home.run_with(["access", "token", "ci", "--hash"], token.as_bytes());
+    let text = said.ok();
+    assert!(
+        text.contains(config.trim_end()) && !text.contains(&token),
+        "{text}"
+    );
+    home.run_with(["access", "token", "--hash"], b" \n")
+        .fails(USAGE);
+    home.run(["access", "token", "anonymous"]).fails(USAGE);
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_pointed_at() {
+    let home = Home::new();
+    let hash = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let identity = "[[access.identity]]\nname = \"a\"\n";
+    for (text, parts) in [
+        (
+            format!("{identity}roles = \"all\"\n"),
+            &["line 3", "no role"][..],
+        ),
+        (
+            format!("{identity}roles = {{ a = \"all\" }}\n"),
+            &["line 3", "no role"],
+        ),
+        (
+            format!("{identity}token-sha256 = \"zako_1\"\n"),
+            &["line 3", "--hash"],
+        ),
+        (
+            format!("{identity}certificate = \"o:x\"\n"),
+            &["line 3", "cn:NAME"],
+        ),
+        (
+            format!("{identity}tokens = \"x\"\n"),
+            &["line 3", "unknown field"],
+        ),
+        (format!("{identity}roles = \"read\"\n"), &["could be known"]),
+        (
+            format!("{identity}roles = \"read\"\ntoken-sha256 = [\"{hash}\", \"{hash}\"]\n"),
+            &["the same token"],
+        ),
+        (
+            format!("{identity}roles = \"read\"\nsubject = \"x\"\n"),
+            &["[access.jwt]"],
+        ),
+        (
+            "[access.jwt]\njwks = \"keys\"\nissuer = \"i\"\naudience = \"a\"\n".to_owned(),
+            &["keys"],
+        ),
+        (
+            "[access.jwt]\njwks = \"keys\"\nissuer = \"i\"\nalgorithms = \"HS256\"\n".to_owned(),
+            &["line 4", "HS256"],
+        ),
+        (
+            "access.anonymous = \"all\"\n".to_owned(),
+            &["line 1", "no role"],
+        ),
+    ] {
+        home.write("zako.toml", &text);
+        let said = home.run(["serve", "--listen", "127.0.0.1:0", "--data", "data"]);
+        assert!(said.code != Some(0), "{text}\n{said}");
+        for part in parts {
+            assert!(said.stderr.contains(part), "{text}\n{said}");
+        }
+        assert!(!said.stderr.contains("zako_1"), "{said}");
+    }
+}
+
+/// A server whose log of everything goes into a file.
+struct Logged {
+    child: Child,
+    grpc: String,
+    http: String,
+}
+
+impl Logged {
+    fn start(home: &Home) -> Self {
+        let mut command = home.command([
+            "serve",
+            "--log",
+            "trace",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "127.0.0.1:0",
+            "--data",
+            "data",
+            "--json",
+        ]);
+        let log = File::create(home.path("log")).unwrap();
+        let mut child = command.stderr(Stdio::from(log)).spawn().unwrap();
+        let mut line = String::new();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        let ready: Value = serde_json::from_str(&line).unwrap();
+        let addr = |name: &str| ready[name].as_str().unwrap().to_owned();
+        Self {
+            child,
+            grpc: addr("grpc"),
+            http: addr("http"),
+        }
+    }
+
+    fn ask(&self, authorization: &str) -> String {
+        let mut stream = TcpStream::connect(&self.http).unwrap();
+        let head = format!(
+            "GET /status HTTP/1.1\r\nhost: x\r\nconnection: close\r\nauthorization: \
+             {authorization}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_are_in_no_log() {
+    let mut home = Home::new();
+    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+    let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
+    let keys = vec![Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap()];
+    home.write("keys", serde_json::to_vec(&JwkSet { keys }).unwrap());
+    let (token, config) = made(&home, "ci", "write");
+    let jwt = "[access.jwt]\njwks = \"keys\"\nissuer = \"i\"\naudience = \"a\"\nroles = \"read\"\n";
+    home.write("zako.toml", format!("{config}\n{jwt}"));
+    home.write("file", "content");
+    home.set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+    home.set("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=the-collectors-key");
+    let server = Logged::start(&home);
+
+    let claims = |exp: u64| json!({"sub": "s", "iss": "i", "aud": "a", "exp": exp});
+    let header = Header::new(Algorithm::ES256);
+    let good = encode(&header, &claims(get_current_timestamp() + 999), &key).unwrap();
+    let expired = encode(&header, &claims(1), &key).unwrap();
+    let wrong = "a-token-that-nobody-has".to_owned();
+    let mut secrets = vec![token.clone(), good.clone(), expired.clone(), wrong.clone()];
+    secrets.push("the-collectors-key".to_owned());
+
+    for shown in [&good, &expired, &wrong] {
+        let answer = server.ask(&format!("Bearer {shown}"));
+        assert_eq!(
+            answer.starts_with("HTTP/1.1 200"),
+            shown == &good,
+            "{answer}"
+        );
+    }
+    // user:a-token-that-nobody-has
+    let basic = "dXNlcjphLXRva2VuLXRoYXQtbm9ib2R5LWhhcw==";
+    assert!(
+        server
+            .ask(&format!("Basic {basic}"))
+            .starts_with("HTTP/1.1 401")
+    );
+    secrets.push(basic.to_owned());
+
+    // By generated code, to see the one-time token.
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc));
+    let channel = channel.unwrap().connect().await.unwrap();
+    for shown in [&token, &wrong, &expired] {
+        let mut request = tonic::Request::new(GetTransportDetailsRequest {
+            supported_protocols: vec![0],
+            scope: 0,
+        });
+        let value = format!("Bearer {shown}").parse().unwrap();
+        request.metadata_mut().insert("authorization", value);
+        let mut client = ContentAddressableStorageClient::new(channel.clone());
+        let details = client.get_transport_details(request).await;
+        assert_eq!(details.is_ok(), shown == &token);
+        let Ok(details) = details else { continue };
+        let one_time = details.into_inner().auth_token;
+        let mut request = tonic::Request::new(StatRequest::default());
+        for (name, value) in [
+            ("authorization", format!("Bearer {token}")),
+            ("zako-token", one_time.clone()),
+        ] {
+            let value = value.parse().unwrap();
+            request.metadata_mut().insert(name, value);
+        }
+        StoreClient::new(channel.clone())
+            .stat(request)
+            .await
+            .unwrap();
+        secrets.push(one_time);
+    }
+
+    home.set("ZAKO_TOKEN", &token);
+    let url = format!("http://{}", server.grpc);
+    let said = home.run(["put", "file", "--server", &url, "--log", "trace"]);
+    said.ok();
+    drop(server);
+    let log = std::fs::read_to_string(home.path("log")).unwrap();
+    // There would have been something to see.
+    assert!(
+        log.contains("TRACE") && log.contains("GetTransportDetails"),
+        "{log}"
+    );
+    for (name, text) in [("the server's log", &log), ("the client's", &said.stderr)] {
+        for secret in &secrets {
+            let line = text.lines().find(|line| line.contains(&**secret));
+            assert!(line.is_none(), "{name}: {}", line.unwrap());
+        }
+    }
+}
