@@ -40,7 +40,7 @@ Exit codes:
   6    no space: disk, quota or a limit of the server
   7    the store is in use by another process
   8    not built in, not to be had on this machine, or not offered by the server
-  9    the server refuses: token or permission
+  9    refused: token, permission or certificate, of the server or of the client
   130  interrupted by SIGINT or SIGTERM
   141  whatever read the output has closed it
 
@@ -237,6 +237,12 @@ fn judge(kind: ErrorKind) -> (Exit, Option<&'static str>) {
             Exit::Denied,
             Some(
                 "The server allows this to others only: see [access] and `maintenance` in its configuration.",
+            ),
+        ),
+        ErrorKind::Untrusted => (
+            Exit::Denied,
+            Some(
+                "--tls-ca FILE names whom to trust, --tls-server-name the server's name, --client-cert and --client-key what to show.",
             ),
         ),
         ErrorKind::Unsupported => (Exit::Unsupported, None),

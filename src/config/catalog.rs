@@ -52,6 +52,14 @@ impl Table for LimitsKeys {
 impl Table for TelemetryKeys {
     const NAME: &'static str = "telemetry";
     const ABOUT: &'static str = "The server's traces, metrics and log.";
+    const EXAMPLE: &'static str = "\
+# Sent with every export, name=value,…: a secret, so it has no flag.
+# Variable ZAKO_TELEMETRY_HEADERS.
+#headers = \"x-api-key=SECRET\"
+
+# What is logged, as --log says, which goes before this.
+#log = \"info\"
+";
 }
 
 /// A table and its keys.

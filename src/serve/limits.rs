@@ -12,7 +12,7 @@ use zako_core::server::ServerOptions;
 use zako_core::store::LocalStore;
 use zako_reapi::http::{HttpOptions, HttpServer};
 
-use super::build_tools::AbortOnDrop;
+use super::abort_on_drop::AbortOnDrop;
 use crate::config::LimitsConfig;
 
 /// Where what callers stored is kept, in the data folder.
@@ -71,13 +71,13 @@ impl CallerQuotas {
     pub(super) fn keep(&self) -> Option<AbortOnDrop> {
         self.record.as_ref()?;
         let quotas = self.clone();
-        Some(AbortOnDrop(tokio::spawn(async move {
+        Some(AbortOnDrop::spawn(async move {
             loop {
                 tokio::time::sleep(RECORD_PERIOD).await;
                 let quotas = quotas.clone();
                 let _ = tokio::task::spawn_blocking(move || quotas.save()).await;
             }
-        })))
+        }))
     }
 
     /// Writes the record, if there is one.

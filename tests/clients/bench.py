@@ -21,9 +21,11 @@ class Server:
     def __init__(self, bench):
         self.bench, self.process = bench, None
         self.grpc = self.http = "127.0.0.1:0"
+        # What it is started with each time.
+        self.options = ()
 
     def start(self, store="store", *options):
-        command = [self.bench.command, "serve", "--data", self.bench.root / store, *options]
+        command = [self.bench.command, "serve", "--data", self.bench.root / store, *self.options, *options]
         command += ["--listen", self.grpc, "--http", self.http]
         log = open(self.bench.log_path("server"), "ab")
         self.process = subprocess.Popen(

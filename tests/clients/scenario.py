@@ -34,6 +34,9 @@ class Client:
         """Gets the tool. Returns what had to be installed."""
         raise NotImplementedError
 
+    def prepare(self, bench):
+        """Makes what the server needs, and tells it in `bench.server.options`."""
+
     def write(self, bench, salt):
         """Writes the workspace; another salt makes every action new."""
         raise NotImplementedError
@@ -70,6 +73,7 @@ def run(client, bench, report):
     first, plain = {}, {}
 
     def start():
+        client.prepare(bench)
         bench.server.start()
         client.write(bench, "first")
 

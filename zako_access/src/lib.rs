@@ -26,4 +26,4 @@ pub use pattern::Pattern;
 pub use quota::{LimitTable, Limits, Quotas};
 pub use roles::Roles;
 pub use rules::{AccessRules, Algorithm, IdentityRule, JwtRule, Name, OneOrMany};
-pub use token::{TokenHash, new_token};
+pub use token::{TOKEN_PREFIX, TokenHash, new_token};

@@ -82,11 +82,19 @@ impl Caller {
     /// [`ErrorKind::Unauthenticated`] if it is nobody, or anonymous and may not;
     /// [`ErrorKind::PermissionDenied`] if it is somebody who may not.
     pub fn check(&self, namespace: &str, role: Role) -> Result<()> {
+        self.identity_with(namespace, role).map(drop)
+    }
+
+    /// Who it is, if it has this role in `namespace`.
+    ///
+    /// # Errors
+    /// As for [`check`](Self::check).
+    pub fn identity_with(&self, namespace: &str, role: Role) -> Result<Option<Identity>> {
         match self.identity()? {
             Some(identity) if !identity.allows(namespace, role) => {
                 Err(denied(&identity, Some(namespace), role))
             }
-            _ => Ok(()),
+            identity => Ok(identity),
         }
     }
 

@@ -26,6 +26,7 @@ use super::answer::{AnswerBody, Inner};
 use super::batch;
 use super::body::RequestBody;
 use super::deadline;
+use super::drain::DrainLimit;
 use super::face::{Call, Face};
 use super::idle_body::IdleBody;
 use super::meter::{Meter, Metered};
@@ -61,9 +62,6 @@ const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
 const DOWNLOAD: &str = "/zako.v1.transport.Transport/Download";
 const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
 
-/// How long a connection may be without a call before a server that stops closes it.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// What all calls of a server share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -94,6 +92,8 @@ pub(super) struct Shared {
     pub(super) calls: Calls,
     /// Uploads that run, which outlive their calls when the peer is gone.
     pub(super) uploads: TaskTracker,
+    /// How long calls that run may go on after that.
+    pub(super) drain: DrainLimit,
     /// The server is going to end.
     pub(super) leaving: CancellationToken,
     /// No new calls.
@@ -266,7 +266,11 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     let mut connection =
         pin!(http2_settings(&shared, &window).serve_connection(TokioIo::new(stream), service));
     let mut idle = pin!(activity.over(shared.options.connection_idle_timeout));
-    let mut leaving = pin!(leaving(&shared.stop, &first_call));
+    let mut leaving = pin!(leaving(
+        &shared.stop,
+        &first_call,
+        shared.options.first_call_timeout
+    ));
     let (mut watching, mut stopping) = (true, false);
     loop {
         tokio::select! {
@@ -305,8 +309,8 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
 /// Ends when a connection should be told to go elsewhere: when the server stops, but not before
 /// who has just come had its first call taken, or has waited with it for this long. It couldn't
 /// know that it came too late.
-async fn leaving(stop: &CancellationToken, first_call: &CancellationToken) {
-    let until = tokio::time::Instant::now() + PATIENCE;
+async fn leaving(stop: &CancellationToken, first_call: &CancellationToken, patience: Duration) {
+    let until = tokio::time::Instant::now() + patience;
     stop.cancelled().await;
     let _ = tokio::time::timeout_at(until, first_call.cancelled()).await;
 }

@@ -13,6 +13,7 @@ mod cas;
 mod connection;
 mod deadline;
 mod download;
+mod drain;
 mod entries;
 mod face;
 mod figures;
@@ -43,6 +44,7 @@ mod windows;
 use std::fmt;
 use std::sync::Arc;
 
+pub use drain::DrainLimit;
 pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use figures::{Figures, FiguresReader};
 pub use listen::{ListenAddr, ListenSocket, ParseListenAddrError};

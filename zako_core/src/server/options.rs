@@ -40,7 +40,11 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
     /// How long a new connection may take to begin with HTTP/2 (10 s).
     pub handshake_timeout: Duration,
-    /// Who may verify the store and collect its garbage.
+    /// How long a connection may be without a call before a shutdown closes it (5 s): its
+    /// client couldn't know that it came too late.
+    pub first_call_timeout: Duration,
+    /// Who may verify the store and collect its garbage. With an authorizer, who has the role of
+    /// an admin may, unless it is nobody.
     pub maintenance: MaintenanceAccess,
     /// The longest HTTP/2 frame that is taken (256 KiB).
     pub max_frame_bytes: u32,
@@ -95,6 +99,7 @@ impl Default for ServerOptions {
             download_idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
+            first_call_timeout: Duration::from_secs(5),
             maintenance: MaintenanceAccess::default(),
             max_frame_bytes: 256 * 1024,
             stream_window_bytes: 1024 * 1024,

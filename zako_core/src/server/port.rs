@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::Caps;
+use super::drain::DrainLimit;
 use super::listen::{ListenAddr, ListenSocket, Listener};
 use super::secure::Secured;
 use super::stall::Stalling;
@@ -26,6 +27,7 @@ use crate::transport::stream::Stream;
 #[derive(Debug)]
 pub struct Port {
     listener: Listener,
+    drain: DrainLimit,
     options: PortOptions,
     tls: Option<TlsAcceptor>,
 }
@@ -84,6 +86,7 @@ impl Port {
     pub async fn bind(addr: &ListenAddr, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::bind(addr).await?,
+            drain: DrainLimit::new(options.drain_timeout),
             options,
             tls: None,
         })
@@ -96,9 +99,15 @@ impl Port {
     pub fn bind_to(socket: ListenSocket, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::adopt(socket)?,
+            drain: DrainLimit::new(options.drain_timeout),
             options,
             tls: None,
         })
+    }
+
+    /// How long the shutdown may take: [`PortOptions::drain_timeout`], unless it is changed.
+    pub fn drain_limit(&self) -> DrainLimit {
+        self.drain.clone()
     }
 
     /// Takes connections over TCP by TLS only; those over Unix sockets stay as they are.
@@ -128,6 +137,7 @@ impl Port {
     {
         let Self {
             listener,
+            drain,
             options,
             tls,
         } = self;
@@ -165,7 +175,7 @@ impl Port {
         drop(listener);
         stop.cancel();
         connections.close();
-        let drained = timeout(options.drain_timeout, connections.wait());
+        let drained = timeout(drain.get(), connections.wait());
         if drained.await.is_err() {
             cut.cancel();
             connections.wait().await;

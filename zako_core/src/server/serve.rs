@@ -18,6 +18,7 @@ use zako_protobuf::store::store_server::StoreServer;
 use super::Server;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
+use super::drain::DrainLimit;
 use super::face::Face;
 use super::figures::FiguresReader;
 use super::gated::Gated;
@@ -78,6 +79,7 @@ impl BoundServer {
                 maintain,
                 gate: Gate::new(options.gate_limits(), clock),
                 calls: Calls::new(options.download_idle_timeout),
+                drain: DrainLimit::new(options.drain_timeout),
                 windows: Windows::new(options.max_receive_bytes),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
@@ -107,6 +109,11 @@ impl BoundServer {
     /// What tells what it holds.
     pub fn figures(&self) -> FiguresReader {
         FiguresReader::new(Arc::clone(&self.shared))
+    }
+
+    /// How long the shutdown may take: what its options say, unless it is changed.
+    pub fn drain_limit(&self) -> DrainLimit {
+        self.shared.drain.clone()
     }
 
     /// What tells clients that ask about its health that it is going to end, before it does:
@@ -154,8 +161,10 @@ impl BoundServer {
         connections.close();
         shared.calls.tasks.close();
         shared.uploads.close();
-        let drain = shared.options.drain_timeout;
-        if timeout(drain, connections.wait()).await.is_err() {
+        if timeout(shared.drain.get(), connections.wait())
+            .await
+            .is_err()
+        {
             shared.park.cancel();
             let parked = async {
                 shared.uploads.wait().await;

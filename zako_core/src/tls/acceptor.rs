@@ -17,6 +17,7 @@ use super::handshakes::Handshakes;
 use super::{TlsError, VERSIONS, provider};
 use crate::transport::plaintext;
 use crate::transport::stream::Stream;
+use crate::transport::tls::TlsStream;
 
 /// Handshakes under way at once, of all ports.
 const MOST_HANDSHAKES: usize = 256;
@@ -170,7 +171,8 @@ impl TlsAcceptor {
         }
         let config = self.0.current.read().config(application);
         let stream = tokio_rustls::TlsAcceptor::from(config).accept(tcp).await?;
-        let certificate = stream.get_ref().1.peer_certificates();
+        let (tcp, session) = stream.into_inner();
+        let certificate = session.peer_certificates();
         let certificate = certificate.and_then(<[_]>::first);
         if let Some(certificate) = certificate {
             // A session that is resumed brings along what was checked when it began.
@@ -181,7 +183,7 @@ impl TlsAcceptor {
         }
         let certificate = certificate.map(|certificate| Arc::from(certificate.as_ref()));
         Ok(Greeting {
-            stream: Stream::Tls(Box::new(stream.into())),
+            stream: Stream::Tls(Box::new(TlsStream::new(tcp, session.into()))),
             certificate,
         })
     }

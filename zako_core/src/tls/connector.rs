@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::{TlsError, VERSIONS, certificate, provider};
 use crate::transport::stream::Stream;
+use crate::transport::tls::TlsStream;
 
 /// Whom a client trusts, and what it shows of itself. By default it trusts the
 /// authorities that its machine does, and shows nothing.
@@ -87,7 +88,8 @@ impl TlsConnector {
     pub(crate) async fn connect(&self, tcp: TcpStream) -> io::Result<Stream> {
         let name = self.server_name.clone();
         let stream = self.connector.connect(name, tcp).await?;
-        Ok(Stream::Tls(Box::new(stream.into())))
+        let (tcp, session) = stream.into_inner();
+        Ok(Stream::Tls(Box::new(TlsStream::new(tcp, session.into()))))
     }
 }
 

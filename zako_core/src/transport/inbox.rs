@@ -45,7 +45,7 @@ impl Inbox {
             return Poll::Ready(Ok(()));
         }
         #[cfg(target_os = "linux")]
-        if buf.remaining() < LONG {
+        if buf.remaining() < LONG && stream.is_plain() {
             return SCRATCH.with_borrow_mut(|scratch| {
                 let received = std::task::ready!(stream.poll_receive(cx, scratch))?;
                 self.split(&scratch[..received], buf);

@@ -6,3 +6,5 @@ mod outbox;
 pub(crate) mod plaintext;
 pub(crate) mod socket;
 pub(crate) mod stream;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;

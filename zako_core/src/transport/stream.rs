@@ -20,7 +20,7 @@ pub(crate) enum Stream {
     #[cfg(unix)]
     Unix(UnixStream),
     #[cfg(feature = "tls")]
-    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
+    Tls(Box<super::tls::TlsStream>),
 }
 
 /// Does the same with a stream of any kind.

@@ -10,8 +10,10 @@ use futures::stream::BoxStream;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use tracing::Span;
 use zako_core::access::Pace;
 use zako_core::cas::CasError;
+use zako_core::observe::trace::UntilDropped;
 
 use super::blob_body::BlobBody;
 use super::connection::Busy;
@@ -28,6 +30,8 @@ pub(super) struct AnswerBody {
     /// The connection's next request is waited for when this body has ended.
     _busy: Option<Busy>,
     meter: Option<Arc<Meter>>,
+    /// Of the request, whose answer is a part of it.
+    trace: UntilDropped,
 }
 
 enum Source {
@@ -82,6 +86,7 @@ impl AnswerBody {
             pace: None,
             _busy: None,
             meter: None,
+            trace: UntilDropped(Span::none()),
         }
     }
 
@@ -101,6 +106,11 @@ impl AnswerBody {
     /// The length, if it is known.
     pub(super) fn length(&self) -> Option<u64> {
         self.size_hint().exact()
+    }
+
+    pub(super) fn traced(mut self, trace: Span) -> Self {
+        self.trace = UntilDropped(trace);
+        self
     }
 
     fn holding(mut self, busy: Busy, meter: Option<Arc<Meter>>) -> Self {
@@ -138,6 +148,8 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CasError>>> {
+        let trace = self.trace.0.clone();
+        let _entered = trace.enter();
         if let Some(pace) = &mut self.pace {
             ready!(pace.poll_ready(cx));
         }

@@ -29,6 +29,7 @@ mod receive;
 mod refusal;
 mod rights;
 mod route;
+mod span;
 mod status;
 
 use std::fmt;
@@ -40,7 +41,7 @@ use tokio_util::task::TaskTracker;
 use zako_core::access::{Authorizer, Quota};
 use zako_core::cas::{Maintain, Result};
 use zako_core::observe::Observer;
-use zako_core::server::{ListenAddr, ListenSocket, Port};
+use zako_core::server::{DrainLimit, ListenAddr, ListenSocket, Port};
 
 pub use options::HttpOptions;
 
@@ -151,6 +152,11 @@ impl HttpServer {
     /// The address that it has: with the real port where 0 was asked for.
     pub fn local_addr(&self) -> &ListenAddr {
         self.port.local_addr()
+    }
+
+    /// How long the shutdown may take: [`HttpOptions::drain_timeout`], unless it is changed.
+    pub fn drain_limit(&self) -> DrainLimit {
+        self.port.drain_limit()
     }
 
     /// Answers requests until `shutdown` is ready. Then takes no more of them, lets those

@@ -98,13 +98,18 @@ fn looked_for(head: &Parts) -> Option<&'static str> {
     }
 }
 
+/// Whether a method means something somewhere.
+pub(super) fn is_known(method: &Method) -> bool {
+    KNOWN.contains(&method.as_str())
+}
+
 async fn routed(
     shared: &Arc<Shared>,
     caller: CasResult<Caller>,
     head: &Parts,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
-    if !KNOWN.contains(&head.method.as_str()) {
+    if !is_known(&head.method) {
         let text = format!("the method {} is not known here", head.method);
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
     }
