@@ -46,7 +46,7 @@ pub(super) async fn answer(
     }
     let allowance = allow(&shared, &head, &peer);
     let observer = shared.observer.clone();
-    let meter = observer.map(|observer| Meter::new(observer, head.method.clone(), peer));
+    let meter = observer.map(|observer| Meter::new(observer, &head, peer));
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
     let body = body.metered(meter.clone());
     let mut content = Some(Content::new(body));
