@@ -70,7 +70,10 @@ fn trace_of(collector: &Collector, name: &str, wanted: &[(&str, &str)]) -> Vec<R
     let there = |spans: &[Received]| {
         let spans = of(spans);
         let has = |(service, name): &(&str, &str)| !named(&spans, service, name).is_empty();
-        wanted.iter().all(has)
+        // A call's server tells of it last: below it nothing more is to come.
+        let has_server = |call: &&Received| spans.iter().any(|span| span.parent == call.id);
+        let mut calls = spans.iter().filter(|span| span.kind == SpanKind::Client);
+        wanted.iter().all(has) && calls.all(|call| has_server(&call))
     };
     of(&collector.inbox.until(there))
 }
@@ -138,6 +141,7 @@ fn check_put_and_get(collector: &Collector, home: &Home) {
         ("zako-server", NEGOTIATE),
         ("zako-server", DETAILS),
         ("zako-server", UPLOAD),
+        ("zako-server", "store blob"),
     ];
     let spans = trace_of(collector, "zako put", &wanted);
     let root = named(&spans, "zako", "zako put")[0];
@@ -224,6 +228,7 @@ fn requests_of_the_http_cache_go_on_with_traces() {
     );
     let config = home.write("traced.toml", config);
     home.set("ZAKO_CONFIG", config.to_str().unwrap());
+    home.set("OTEL_METRICS_EXPORTER", "none");
     home.set("OTEL_METRICS_EXPORTER", "none");
     home.set("OTEL_BSP_SCHEDULE_DELAY", "50");
     let mut server = home.command([
