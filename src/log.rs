@@ -28,8 +28,8 @@ pub(crate) struct LogFilter {
 /// What is logged: never the spans of traces, which are exported.
 struct Logged(reload::Layer<EnvFilter, Registry>);
 
-/// Starts the log, and `beside` it what else listens, behind the `gate` of traces. `--log` and `ZAKO_LOG` go before the
-/// `file`, that before the `default`.
+/// Starts the log, and `beside` it what else listens, behind the `gate` of traces. `--log` and
+/// `ZAKO_LOG` go before the `file`, that before the `default`.
 ///
 /// # Errors
 /// What is to be logged can't be read.
@@ -57,10 +57,12 @@ pub(crate) fn start(
         .boxed();
     let mut layers = vec![log];
     layers.extend(beside);
-    tracing_subscriber::registry()
-        .with(layers)
-        .with(gate)
-        .init();
+    let subscriber = tracing_subscriber::registry().with(layers);
+    match gate {
+        Some(gate) => subscriber.with(gate).init(),
+        // Not `None` as a layer: above filters of layers it has every event asked for again.
+        None => subscriber.init(),
+    }
     Ok(LogFilter {
         handle,
         is_fixed,

@@ -50,7 +50,7 @@ use hand_over::Successor;
 use life::{Ending, Life};
 use limits::CallerQuotas;
 use rdma::Offer;
-use reload::{Certificates, Drain, Log, Reloader, Rules, Scrub};
+use reload::{Allowances, Certificates, Drain, Log, Reloader, Rules, Scrub};
 use signals::Signals;
 use sockets::{Sockets, Use};
 use tls::Tls;
@@ -386,6 +386,9 @@ async fn serve(
         .reloader
         .add(Drain(limits.into_iter().flatten().collect()));
     process.reloader.add(Scrub(store.clone()));
+    if let Some(quotas) = quotas {
+        process.reloader.add(Allowances(quotas.clone()));
+    }
     let notice = server.notice();
     let serving = async {
         let http = http.map(|http| http.serve(stopped.clone()));

@@ -20,6 +20,7 @@ fn traced(collector: &Collector, protocol: &str) -> (Home, Server) {
     home.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
     home.set("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
     home.set("OTEL_EXPORTER_OTLP_HEADERS", "x-test=s3cret");
+    home.set("OTEL_METRICS_EXPORTER", "none");
     home.set("OTEL_BSP_SCHEDULE_DELAY", "50");
     let server = Server::start(&home, &[]);
     home.set("ZAKO_SERVER", server.url());
@@ -223,6 +224,7 @@ fn requests_of_the_http_cache_go_on_with_traces() {
     );
     let config = home.write("traced.toml", config);
     home.set("ZAKO_CONFIG", config.to_str().unwrap());
+    home.set("OTEL_METRICS_EXPORTER", "none");
     home.set("OTEL_BSP_SCHEDULE_DELAY", "50");
     let mut server = home.command([
         "serve",

@@ -6,6 +6,7 @@ use zako_core::server::DrainLimit;
 use zako_core::store::LocalStore;
 
 use super::access::Access;
+use super::limits::CallerQuotas;
 use super::tls::Tls;
 use super::{Configured, ServeArgs};
 use crate::config::{ConfigFile, Layers, Ledger, Place, Snapshot};
@@ -46,6 +47,9 @@ pub(super) struct Certificates(pub(super) Tls);
 
 /// Who may do what.
 pub(super) struct Rules(pub(super) Arc<Access>);
+
+/// What each caller may use.
+pub(super) struct Allowances(pub(super) CallerQuotas);
 
 /// How fast the store is re-hashed.
 pub(super) struct Scrub(pub(super) LocalStore);
@@ -158,6 +162,17 @@ impl Replace for Rules {
         let prepared = self.0.prepare(&new.access)?;
         let access = Arc::clone(&self.0);
         Ok(Box::new(move || access.replace(prepared)))
+    }
+}
+
+impl Replace for Allowances {
+    fn takes(&self, place: Place) -> bool {
+        matches!(place, ("limits", "default" | "identity"))
+    }
+
+    fn prepare(&self, new: &Configured) -> Result<Apply, Failure> {
+        let (quotas, limits) = (self.0.clone(), new.limits.clone());
+        Ok(Box::new(move || quotas.replace(&limits)))
     }
 }
 

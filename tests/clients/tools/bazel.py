@@ -66,16 +66,14 @@ class Bazel(Client):
     stamps = ("stamp.txt",)
     lost, rerun = "leaf2.txt", ("leaf2",)
 
-    def __init__(self, name, title, remote, minimal=False, brief=False, back=None, tls=False):
+    def __init__(self, name, title, remote, minimal=False, brief=False, back=None):
         self.name, self.title, self.remote, self.back = name, title, remote, back or remote
-        self.minimal, self.brief, self.tls = minimal, brief, tls
+        self.minimal, self.brief = minimal, brief
 
     def install(self, shelf):
         installed = shelf.debian("bazel-bootstrap", "bazel")
         if not shutil.which("bazel-4"):
             raise Skip("the Bazel here isn't Debian's bazel-bootstrap, whose rules need no download")
-        if self.tls and not shutil.which("openssl"):
-            raise Skip("openssl, which makes the certificate, is not installed")
         return installed
 
     def write(self, bench, salt):
@@ -117,17 +115,6 @@ class Bazel(Client):
                 raise Failure(f"--remote_download_toplevel ran {bench.ran()}, after {ran or 'none'}")
         return Build(hits(said), bench.ran(), digests(built))
 
-    def prepare(self, bench):
-        if not self.tls:
-            return
-        certificate, key = (bench.root / name for name in ("server.pem", "server-key.pem"))
-        bench.run("certificate", [
-            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-            "-subj", "/CN=zako", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
-            "-keyout", key, "-out", certificate,
-        ])
-        bench.server.options = ("--tls-cert", certificate, "--tls-key", key)
-
     def lost_file(self, bench):
         return bench.work / "built-bin" / self.lost
 
@@ -150,20 +137,12 @@ def grpc(instance):
     return lambda server: readme.block("Bazel", server) + f"build --remote_instance_name={instance}\n"
 
 
-def grpcs(instance):
-    def remote(server):
-        lines = readme.block("Bazel", server, 2).replace("authority.pem", "../server.pem")
-        return lines + f"build --remote_instance_name={instance}\n"
-    return remote
-
-
 def http(path):
     return lambda server: readme.block("Bazel", server, 1).rstrip() + f"{path}\n"
 
 
 CLIENTS = [
     Bazel("bazel-grpc", "Bazel 4.2 over gRPC", grpc("team/bazel")),
-    Bazel("bazel-tls", "Bazel 4.2 over gRPC with TLS", grpcs("team/bazel"), brief=True, tls=True),
     Bazel("bazel-minimal", "Bazel 4.2 over gRPC, --remote_download_minimal and _toplevel", grpc(""),
           minimal=True),
     Bazel("bazel-http", "Bazel 4.2 over HTTP", http("")),

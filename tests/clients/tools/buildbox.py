@@ -6,6 +6,7 @@ through the proxy; a hit is that the same comes back through a new one.
 
 import random
 import shlex
+import shutil
 import sys
 import tempfile
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import readme
 from bench import digests, remove
+from install import Skip
 from report import Failure
 from scenario import Build, Client
 
@@ -25,14 +27,29 @@ class Casd(Client):
     lost, rerun = "folder/half", ("capture",)
     dies_with_cache = needs_cache = "a proxy has nothing to fall back on"
 
-    def __init__(self, name, title, chunked):
-        self.name, self.title, self.chunked = name, title, chunked
+    def __init__(self, name, title, chunked, tls=False):
+        self.name, self.title, self.chunked, self.tls = name, title, chunked, tls
+        # What differs with TLS is how it connects.
+        self.brief = tls
 
     def install(self, shelf):
         self.folder, installed = shelf.python("BuildStream", VERSION)
+        if self.tls and not shutil.which("openssl"):
+            raise Skip("openssl, which makes the certificate, is not installed")
         packages = self.folder / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
         self.casd = packages / "buildstream/subprojects/buildbox/buildbox-casd"
         return installed
+
+    def prepare(self, bench):
+        if not self.tls:
+            return
+        certificate, key = (bench.root / name for name in ("server.pem", "server-key.pem"))
+        bench.run("certificate", [
+            "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
+            "-subj", "/CN=zako", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost",
+            "-keyout", key, "-out", certificate,
+        ])
+        bench.server.options = ("--tls-cert", certificate, "--tls-key", key)
 
     def write(self, bench, salt):
         noise = random.Random(salt)
@@ -94,6 +111,9 @@ class Proxy:
 
     def __enter__(self):
         words = shlex.split(readme.block("buildbox-casd", self.bench.server))
+        if self.client.tls:
+            words = [word.replace("--remote=http:", "--remote=https:") for word in words]
+            words.append(f"--server-cert={self.bench.root / 'server.pem'}")
         options = [word for word in words if word.startswith("--") and not word.startswith("--bind=")]
         if not self.client.chunked:
             options = [option for option in options if "chunking" not in option]
@@ -121,5 +141,6 @@ class Proxy:
 
 CLIENTS = [
     Casd("casd", "buildbox-casd as a proxy", chunked=False),
+    Casd("casd-tls", "buildbox-casd as a proxy, over TLS", chunked=False, tls=True),
     Casd("casd-chunks", "buildbox-casd as a proxy, with chunks", chunked=True),
 ]

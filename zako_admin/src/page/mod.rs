@@ -234,7 +234,7 @@ fn server(status: &Status) -> Markup {
             ("Uploads that run", server.uploads),
             ("Sessions", server.sessions),
             ("Tokens", server.tokens),
-            ("Sessions over RDMA", server.rdma_sessions),
+            ("RDMA sessions", server.rdma_sessions),
         ]
     };
     html! {

@@ -44,7 +44,7 @@ pub(super) fn stored(store: &StoreStatus, damaged: u64) -> Markup {
             div { dt { (key("one")) "In use" } dd { (size(parts[0].1)) } }
             div { dt { (key("two")) "Partial uploads" } dd { (size(store.partial_bytes)) } }
             div { dt { (key("three")) "Reclaimable" } dd { (size(store.reclaimable_bytes)) } }
-            div { dt { "Damaged, since start" } dd class=[alarm(damaged)] { (count(damaged)) } }
+            div { dt { "Found damaged" } dd class=[alarm(damaged)] { (count(damaged)) } }
             div {
                 dt { "In quarantine" }
                 dd class=[alarm(store.quarantined_blobs)] { (count(store.quarantined_blobs)) }

@@ -7,6 +7,7 @@
 //! store, which the server's options say.
 
 mod accounted;
+mod denied;
 mod identity;
 mod pace;
 mod quota;

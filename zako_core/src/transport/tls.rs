@@ -270,3 +270,170 @@ impl fmt::Debug for TlsStream {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Both ends of a connection, the near one's a client.
+    async fn pair() -> (TlsStream, TlsStream) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let certificate = made.cert.der().clone();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.clone()], key)
+            .unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate).unwrap();
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (accepted, _) = listener.accept().await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server));
+        let (near, far) = tokio::join!(
+            connector.connect("localhost".try_into().unwrap(), tcp.unwrap()),
+            acceptor.accept(accepted),
+        );
+        let (near, far) = (near.unwrap().into_inner(), far.unwrap().into_inner());
+        (
+            TlsStream::new(near.0, near.1.into()),
+            TlsStream::new(far.0, far.1.into()),
+        )
+    }
+
+    fn bytes(count: usize) -> Vec<u8> {
+        (0..count).map(|at| (at * at % 251) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn what_comes_is_read_in_order_whatever_the_buffers_hold() {
+        let (mut near, mut far) = pair().await;
+        let sent = bytes(3_000_000);
+        let all = sent.clone();
+        let sending = tokio::spawn(async move {
+            let mut left = &all[..];
+            for step in [1, 100, 70_000, 16_384, 300_000].into_iter().cycle() {
+                let (now, later) = left.split_at(step.min(left.len()));
+                far.write_all(now).await.unwrap();
+                left = later;
+                if left.is_empty() {
+                    break;
+                }
+            }
+            far.shutdown().await.unwrap();
+            far
+        });
+        let mut read = Vec::new();
+        for room in [1, 100, 8_133, 40_000, 300_000].into_iter().cycle() {
+            let mut buffer = vec![0; room];
+            match near.read(&mut buffer).await.unwrap() {
+                0 => break,
+                count => read.extend_from_slice(&buffer[..count]),
+            }
+        }
+        assert!(read == sent);
+        assert_eq!(near.came.capacity(), 0, "it keeps nothing");
+        assert_eq!(near.read(&mut [0]).await.unwrap(), 0, "the end stays");
+        // The other direction is open yet.
+        let mut far = sending.await.unwrap();
+        near.write_all(b"still").await.unwrap();
+        near.shutdown().await.unwrap();
+        let mut said = String::new();
+        far.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said, "still");
+    }
+
+    #[tokio::test]
+    async fn both_directions_move_at_once() {
+        let (near, far) = pair().await;
+        let sent = bytes(2_000_000);
+        let mut ends = Vec::new();
+        for end in [near, far] {
+            let sent = sent.clone();
+            ends.push(tokio::spawn(async move {
+                let (mut reader, mut writer) = tokio::io::split(end);
+                let writing = async {
+                    writer.write_all(&sent).await.unwrap();
+                    writer.flush().await.unwrap();
+                };
+                let mut read = vec![0; sent.len()];
+                let reading = async { reader.read_exact(&mut read).await.unwrap() };
+                tokio::join!(writing, reading);
+                assert!(read == sent);
+            }));
+        }
+        for end in ends {
+            end.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_that_was_cut_is_none() {
+        let (mut near, mut far) = pair().await;
+        far.write_all(b"half").await.unwrap();
+        far.flush().await.unwrap();
+        drop(far);
+        let mut said = Vec::new();
+        let error = near.read_to_end(&mut said).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(said, b"half");
+    }
+
+    #[tokio::test]
+    async fn bytes_that_were_changed_end_the_connection() {
+        let (mut near, far) = pair().await;
+        let Stream::Tcp(mut tcp) = far.socket else {
+            panic!("the socket is TCP's");
+        };
+        // A record whose bytes are no one's.
+        let mut forged = vec![23, 3, 3, 0, 100];
+        forged.extend(bytes(100));
+        tcp.write_all(&forged).await.unwrap();
+        let error = near.read(&mut [0; 10]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+        assert!(near.read(&mut [0; 10]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_nothing_is_encrypted_for_no_further() {
+        let (mut near, mut far) = pair().await;
+        let piece = bytes(256 << 10);
+        let mut taken = 0;
+        // Until the sockets are full.
+        loop {
+            let write = std::future::poll_fn(|cx| {
+                let written = Pin::new(&mut near).poll_write(cx, &piece);
+                Poll::Ready(written)
+            });
+            match write.await {
+                Poll::Ready(count) => taken += count.unwrap(),
+                Poll::Pending => break,
+            }
+        }
+        assert!(near.session.wants_write());
+        let reading = tokio::spawn(async move {
+            let mut read = vec![0; taken];
+            far.read_exact(&mut read).await.unwrap();
+            read
+        });
+        near.flush().await.unwrap();
+        let read = reading.await.unwrap();
+        assert!(read.len() == taken);
+    }
+}

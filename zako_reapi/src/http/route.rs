@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
-use zako_core::access::{Allowance, Consumer, Direction, Pace};
+use zako_core::access::{Allowance, Consumer, Direction, Identity, Pace};
 use zako_core::cas::Result as CasResult;
 use zako_core::negotiate::{Caller, Peer};
 
@@ -40,14 +40,13 @@ pub(super) async fn answer(
 ) -> Answer {
     let (mut head, body) = request.into_parts();
     let caller = Caller::of(shared.authorizer.as_ref(), &peer, &head.headers);
-    if let Ok(caller) = &caller
-        && let Ok(Some(identity)) = caller.identity()
-    {
-        head.extensions.insert(identity);
+    let caller = caller.and_then(|caller| caller.identity());
+    if let Ok(Some(identity)) = &caller {
+        head.extensions.insert(identity.clone());
     }
     let allowance = allow(&shared, &head, &peer);
     let observer = shared.observer.clone();
-    let meter = observer.map(|observer| Meter::new(observer, head.method.clone(), peer));
+    let meter = observer.map(|observer| Meter::new(observer, &head, peer));
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
     let body = body.metered(meter.clone());
     let mut content = Some(Content::new(body));
@@ -105,7 +104,7 @@ pub(super) fn is_known(method: &Method) -> bool {
 
 async fn routed(
     shared: &Arc<Shared>,
-    caller: CasResult<Caller>,
+    caller: CasResult<Option<Identity>>,
     head: &Parts,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
@@ -117,7 +116,7 @@ async fn routed(
         return Ok(answer::options(READ, None));
     }
     let resource = resource(head.uri.path())?;
-    rights::check(&caller?, head, &resource)?;
+    rights::check(caller, head, &resource)?;
     if head.method == Method::PUT
         && let Some(content) = content
     {
