@@ -59,7 +59,10 @@ fn main() -> Outcome<()> {
             "--bench" => is_bench = true,
             "--rounds" => rounds = number()?,
             "--blobs" => blobs = number()?,
-            "--help" | "-h" => return Ok(println!("{HELP}")),
+            "--help" | "-h" => {
+                println!("{HELP}");
+                return Ok(());
+            }
             text => builds.push(Build::of(text)),
         }
     }

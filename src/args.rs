@@ -48,7 +48,7 @@ pub(crate) struct GlobalArgs {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    Serve(serve::ServeArgs),
+    Serve(Box<serve::ServeArgs>),
     Put(put::PutArgs),
     Get(get::GetArgs),
     Has(has::HasArgs),

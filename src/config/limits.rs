@@ -223,10 +223,10 @@ fn callers(file: &LimitsKeys) -> Result<LimitTable, Failure> {
             return Err(Failure::usage(text));
         }
     }
-    let mut table = LimitTable::default();
-    table.default = file.default.limits("default")?;
-    table.identities = identities;
-    Ok(table)
+    Ok(LimitTable {
+        default: file.default.limits("default")?,
+        identities,
+    })
 }
 
 impl IdentityKeys {

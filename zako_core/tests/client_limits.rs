@@ -32,7 +32,7 @@ impl Quota for Everyone {
 
 impl Account for EveryOther {
     fn begin(&self) -> Result<()> {
-        if self.calls.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
+        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             let (limit, subject) = (Limit::Requests, "identity:ci".to_owned());
             let exceeded = Exceeded { limit, subject };
             return Err(exceeded.into_error("too many requests", self.retry_after));

@@ -374,7 +374,10 @@ mod tests {
             };
             let second = Listener::adopt(socket).unwrap();
             let serving = second.serve(
-                1,
+                Caps {
+                    all: 1,
+                    per_address: 1,
+                },
                 &connections,
                 std::future::pending(),
                 |mut stream, _| async move {
