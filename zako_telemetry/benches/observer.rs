@@ -79,7 +79,8 @@ async fn main() {
             let puts = puts.buffer_unordered(CALLS);
             puts.for_each(async |stored| {
                 let _ = stored.unwrap();
-            }).await;
+            })
+            .await;
         }
         "get" => {
             let gets = stream::iter(&blobs).map(|(digest, _)| client.fetch_bytes(digest));
