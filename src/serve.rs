@@ -386,6 +386,9 @@ async fn serve(
         .reloader
         .add(Drain(limits.into_iter().flatten().collect()));
     process.reloader.add(Scrub(store.clone()));
+    if let Some(quotas) = quotas {
+        process.reloader.add(quotas.clone());
+    }
     let notice = server.notice();
     let serving = async {
         let http = http.map(|http| http.serve(stopped.clone()));

@@ -47,6 +47,7 @@ impl Table for AccessKeys {
 impl Table for LimitsKeys {
     const NAME: &'static str = "limits";
     const ABOUT: &'static str = "What the server lets anyone take.";
+    const EXAMPLE: &'static str = super::limits::EXAMPLE;
 }
 
 impl Table for TelemetryKeys {

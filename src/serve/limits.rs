@@ -58,7 +58,6 @@ impl CallerQuotas {
     }
 
     /// The limits of callers from now on.
-    #[allow(dead_code, reason = "for the reload of the configuration")]
     pub(super) fn replace(&self, config: &LimitsConfig) {
         let table = config.callers.clone();
         if table.limits_storing() && self.record.is_none() {

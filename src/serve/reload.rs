@@ -6,6 +6,7 @@ use zako_core::server::DrainLimit;
 use zako_core::store::LocalStore;
 
 use super::access::Access;
+use super::limits::CallerQuotas;
 use super::tls::Tls;
 use super::{Configured, ServeArgs};
 use crate::config::{ConfigFile, Layers, Ledger, Place, Snapshot};
@@ -158,6 +159,17 @@ impl Replace for Rules {
         let prepared = self.0.prepare(&new.access)?;
         let access = Arc::clone(&self.0);
         Ok(Box::new(move || access.replace(prepared)))
+    }
+}
+
+impl Replace for CallerQuotas {
+    fn takes(&self, (table, key): Place) -> bool {
+        table == "limits" && ["default", "identity"].contains(&key)
+    }
+
+    fn prepare(&self, new: &Configured) -> Result<Apply, Failure> {
+        let (quotas, limits) = (self.clone(), new.limits.clone());
+        Ok(Box::new(move || quotas.replace(&limits)))
     }
 }
 
