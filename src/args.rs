@@ -47,8 +47,12 @@ pub(crate) struct GlobalArgs {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one, for the life of the process"
+)]
 pub(crate) enum Verb {
-    Serve(Box<serve::ServeArgs>),
+    Serve(serve::ServeArgs),
     Put(put::PutArgs),
     Get(get::GetArgs),
     Has(has::HasArgs),

@@ -102,7 +102,7 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
         Verb::Completions(_) | Verb::Config(_) => Ok(()),
         Verb::Access(args) => access::run(&args, output),
         Verb::Hash(args) => hash::run(&args, output),
-        Verb::Serve(args) => block_on(serve::run(*args, &layers, events, filter, output)),
+        Verb::Serve(args) => block_on(serve::run(args, &layers, events, filter, output)),
         Verb::Put(args) => block_on(traced("zako put", put::run(args, &layers, output))),
         Verb::Get(args) => block_on(traced("zako get", get::run(args, &layers, output))),
         Verb::Has(args) => block_on(traced("zako has", has::run(args, &layers, output))),

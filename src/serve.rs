@@ -50,7 +50,7 @@ use hand_over::Successor;
 use life::{Ending, Life};
 use limits::CallerQuotas;
 use rdma::Offer;
-use reload::{Allowances, Certificates, Drain, Log, Reloader, Rules, Scrub};
+use reload::{Certificates, Drain, Log, Reloader, Rules, Scrub};
 use signals::Signals;
 use sockets::{Sockets, Use};
 use tls::Tls;
@@ -387,7 +387,7 @@ async fn serve(
         .add(Drain(limits.into_iter().flatten().collect()));
     process.reloader.add(Scrub(store.clone()));
     if let Some(quotas) = quotas {
-        process.reloader.add(Allowances(quotas.clone()));
+        process.reloader.add(quotas.clone());
     }
     let notice = server.notice();
     let serving = async {

@@ -47,21 +47,7 @@ impl Table for AccessKeys {
 impl Table for LimitsKeys {
     const NAME: &'static str = "limits";
     const ABOUT: &'static str = "What the server lets anyone take.";
-    const EXAMPLE: &'static str = "\
-# What each caller may use: an identity of [access], or an address. Without a key there is no
-# such limit.
-#[limits.default]
-#requests-per-second = 1000
-#streams = 64
-#bytes-in-per-second = \"100MiB/s\"
-#bytes-out-per-second = \"100MiB/s\"
-#stored-bytes-per-day = \"100GiB\"
-
-# What one identity may use, instead of that.
-#[[limits.identity]]
-#name = \"ci\"
-#requests-per-second = 10000
-";
+    const EXAMPLE: &'static str = super::limits::EXAMPLE;
 }
 
 impl Table for TelemetryKeys {

@@ -14,6 +14,27 @@ use super::{Layers, Setting};
 use crate::failure::Failure;
 use crate::quantity::{Period, Rate, Size};
 
+/// The keys without flags, for `zako config --default`.
+pub(super) const EXAMPLE: &str = "\
+# What each caller may use: an identity, or an address whose callers show nothing of
+# themselves. What is left out is not limited. Zako's own client makes some 4 requests for a
+# blob, and one for many small ones.
+#[limits.default]
+#requests-per-second = 200
+# Calls at once.
+#streams = 64
+# At least 64KiB/s.
+#bytes-in-per-second = \"100MiB/s\"
+#bytes-out-per-second = \"1GiB/s\"
+# Of blobs that were not there before, in the last 24 hours; kept across restarts.
+#stored-bytes-per-day = \"500GiB\"
+
+# One identity's, in the place of the default ones; those named anonymous are of each address.
+#[[limits.identity]]
+#name = \"ci\"
+#requests-per-second = 5000
+";
+
 /// Less would end calls: what waits for its turn counts as idle.
 const LEAST_RATE: u64 = 64 << 10;
 

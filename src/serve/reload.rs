@@ -48,9 +48,6 @@ pub(super) struct Certificates(pub(super) Tls);
 /// Who may do what.
 pub(super) struct Rules(pub(super) Arc<Access>);
 
-/// What each caller may use.
-pub(super) struct Allowances(pub(super) CallerQuotas);
-
 /// How fast the store is re-hashed.
 pub(super) struct Scrub(pub(super) LocalStore);
 
@@ -165,13 +162,13 @@ impl Replace for Rules {
     }
 }
 
-impl Replace for Allowances {
-    fn takes(&self, place: Place) -> bool {
-        matches!(place, ("limits", "default" | "identity"))
+impl Replace for CallerQuotas {
+    fn takes(&self, (table, key): Place) -> bool {
+        table == "limits" && ["default", "identity"].contains(&key)
     }
 
     fn prepare(&self, new: &Configured) -> Result<Apply, Failure> {
-        let (quotas, limits) = (self.0.clone(), new.limits.clone());
+        let (quotas, limits) = (self.clone(), new.limits.clone());
         Ok(Box::new(move || quotas.replace(&limits)))
     }
 }

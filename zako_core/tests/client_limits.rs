@@ -4,13 +4,14 @@
 mod client_support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use client_support::{Running, any_port, noise};
 use zako_core::BlobRange;
 use zako_core::access::{Account, Consumer, Direction, Exceeded, Limit, Quota};
 use zako_core::cas::{Cas, ErrorKind, Result};
+use zako_core::client::{Client, ClientOptions};
 use zako_core::server::{Server, ServerOptions};
 use zako_core::store::MemoryStore;
 
@@ -18,6 +19,8 @@ use zako_core::store::MemoryStore;
 #[derive(Debug)]
 struct EveryOther {
     calls: AtomicU64,
+    /// From when on.
+    limits: AtomicBool,
     retry_after: Duration,
 }
 
@@ -32,7 +35,9 @@ impl Quota for Everyone {
 
 impl Account for EveryOther {
     fn begin(&self) -> Result<()> {
-        if self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+        if self.limits.load(Ordering::Relaxed)
+            && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+        {
             let (limit, subject) = (Limit::Requests, "identity:ci".to_owned());
             let exceeded = Exceeded { limit, subject };
             return Err(exceeded.into_error("too many requests", self.retry_after));
@@ -61,7 +66,8 @@ impl Account for EveryOther {
 
 async fn limited(retry_after: Duration) -> (Running, Arc<EveryOther>) {
     let limits = Arc::new(EveryOther {
-        calls: AtomicU64::new(1),
+        calls: AtomicU64::new(0),
+        limits: AtomicBool::new(false),
         retry_after,
     });
     let store = Arc::new(MemoryStore::new(1 << 30));
@@ -74,7 +80,9 @@ async fn limited(retry_after: Duration) -> (Running, Arc<EveryOther>) {
 async fn it_waits_as_it_is_told_and_comes_through() {
     let after = Duration::from_millis(300);
     let (server, limits) = limited(after).await;
-    let client = server.client().await;
+    let client = Client::connect(&server.url, ClientOptions::default());
+    let client = client.await.unwrap();
+    limits.limits.store(true, Ordering::Relaxed);
     for length in [100, 3_000_000] {
         let data = noise(length as u64, length);
         let digest = zako_digest::hash::bytes(&data);
@@ -92,7 +100,7 @@ async fn it_waits_as_it_is_told_and_comes_through() {
 async fn it_does_not_wait_for_hours_but_says_what_is_wrong() {
     let (server, limits) = limited(Duration::from_secs(3600)).await;
     let client = server.client().await;
-    limits.calls.store(0, Ordering::Relaxed);
+    limits.limits.store(true, Ordering::Relaxed);
     let data = noise(1, 1000);
     let digest = zako_digest::hash::bytes(&data);
     let error = client.put(&digest, data).await.unwrap_err();

@@ -168,8 +168,7 @@ async fn a_caller_beyond_its_rate_is_told_when_to_try_again() {
         }
     }
     serving.counting.refuses.store(false, Ordering::Relaxed);
-    let answer = serving.client.unary(DETAILS, b"").await;
-    answer.expect(code::OK);
+    serving.client.negotiate().await;
 }
 
 #[tokio::test]

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_refused_without_being_shown() {
-        let options = ClientOptions {
+        let mut options = ClientOptions {
             token: Some(Secret::new("hunter2\n")),
             ..ClientOptions::default()
         };
