@@ -40,6 +40,8 @@ pub(crate) struct TlsStream {
     next: usize,
     /// The peer's end was told that nothing more comes.
     ended: bool,
+    /// Something came that no one may read on after.
+    broken: bool,
 }
 
 /// What the library writes to.
@@ -58,6 +60,7 @@ impl TlsStream {
             came: Vec::new(),
             next: 0,
             ended: false,
+            broken: false,
         }
     }
 
@@ -71,11 +74,19 @@ impl TlsStream {
                 // Nothing that comes behind the end counts.
                 came = &[];
             }
-            self.session
-                .process_new_packets()
-                .map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+            self.process()?;
         }
         Ok(all - came.len())
+    }
+
+    /// Fails once it has failed.
+    fn process(&mut self) -> io::Result<()> {
+        let processed = self.session.process_new_packets();
+        self.broken = processed.is_err();
+        match processed {
+            Ok(_) => Ok(()),
+            Err(error) => Err(io::Error::new(ErrorKind::InvalidData, error)),
+        }
     }
 
     /// Gives what is decrypted; whether there is room for more.
@@ -136,6 +147,9 @@ impl TlsStream {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
+        if self.broken {
+            return Poll::Ready(self.process());
+        }
         if !self.give(buf)? {
             return Poll::Ready(Ok(()));
         }
