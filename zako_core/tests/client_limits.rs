@@ -15,9 +15,9 @@ use zako_core::client::{Client, ClientOptions};
 use zako_core::server::{Server, ServerOptions};
 use zako_core::store::MemoryStore;
 
-/// Every other call is one too many.
+/// Every third call is one too many.
 #[derive(Debug)]
-struct EveryOther {
+struct EveryThird {
     calls: AtomicU64,
     /// From when on.
     limits: AtomicBool,
@@ -25,7 +25,7 @@ struct EveryOther {
 }
 
 #[derive(Debug)]
-struct Everyone(Arc<EveryOther>);
+struct Everyone(Arc<EveryThird>);
 
 impl Quota for Everyone {
     fn account(&self, _: &Consumer<'_>) -> Option<Arc<dyn Account>> {
@@ -33,10 +33,10 @@ impl Quota for Everyone {
     }
 }
 
-impl Account for EveryOther {
+impl Account for EveryThird {
     fn begin(&self) -> Result<()> {
         if self.limits.load(Ordering::Relaxed)
-            && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(2)
+            && self.calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(3)
         {
             let (limit, subject) = (Limit::Requests, "identity:ci".to_owned());
             let exceeded = Exceeded { limit, subject };
@@ -64,8 +64,8 @@ impl Account for EveryOther {
     fn release(&self, _: u64) {}
 }
 
-async fn limited(retry_after: Duration) -> (Running, Arc<EveryOther>) {
-    let limits = Arc::new(EveryOther {
+async fn limited(retry_after: Duration) -> (Running, Arc<EveryThird>) {
+    let limits = Arc::new(EveryThird {
         calls: AtomicU64::new(0),
         limits: AtomicBool::new(false),
         retry_after,
@@ -90,7 +90,7 @@ async fn it_waits_as_it_is_told_and_comes_through() {
         client.put(&digest, data.clone()).await.unwrap();
         let blob = client.fetch(&digest, BlobRange::FULL).await.unwrap();
         assert!(blob.bytes().await.unwrap() == data);
-        let refused = (limits.calls.load(Ordering::Relaxed) - calls) / 2;
+        let refused = (limits.calls.load(Ordering::Relaxed) - calls) / 3;
         // Not sooner than it was told; how much later is not the point.
         assert!(refused > 0 && began.elapsed() >= after, "{refused}");
     }

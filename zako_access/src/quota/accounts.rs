@@ -124,7 +124,10 @@ impl<C: Clock> All<C> {
     }
 
     fn forget(&mut self) {
-        self.ledgers
-            .retain(|_, ledger| Arc::strong_count(ledger) > 1 || !ledger.is_as_new());
+        // The account of all that have none is never new: with each one they would have a
+        // second's requests more.
+        self.ledgers.retain(|key, ledger| {
+            *key == Key::Others || Arc::strong_count(ledger) > 1 || !ledger.is_as_new()
+        });
     }
 }
