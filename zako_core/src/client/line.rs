@@ -55,14 +55,28 @@ impl Line {
                 self.fate.set(cas::ErrorKind::Unsupported, text.to_owned());
                 return Err(Error::new(ErrorKind::InvalidData, text));
             }
-            #[cfg(feature = "tls")]
-            Err(error) if !self.is_plain && error.kind() == ErrorKind::InvalidData => {
-                let (kind, text) = crate::tls::explain(error);
-                self.fate.set(kind, text);
-            }
+            Err(error) => self.note(error),
             _ => {}
         }
         read
+    }
+
+    fn noted<T>(&self, written: Poll<Result<T>>) -> Poll<Result<T>> {
+        if let Poll::Ready(Err(error)) = &written {
+            self.note(error);
+        }
+        written
+    }
+
+    /// Keeps what TLS tells.
+    fn note(&self, error: &Error) {
+        #[cfg(feature = "tls")]
+        if !self.is_plain && error.kind() == ErrorKind::InvalidData {
+            let (kind, text) = crate::tls::explain(error);
+            self.fate.set(kind, text);
+        }
+        #[cfg(not(feature = "tls"))]
+        let _ = error;
     }
 }
 
@@ -89,7 +103,8 @@ impl AsyncWrite for Line {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.noted(written)
     }
 
     fn poll_write_vectored(
@@ -97,7 +112,8 @@ impl AsyncWrite for Line {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        self.noted(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -105,10 +121,12 @@ impl AsyncWrite for Line {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.noted(flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        let shut = Pin::new(&mut self.socket).poll_shutdown(cx);
+        self.noted(shut)
     }
 }

@@ -173,10 +173,46 @@ impl TlsStream {
                 Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return Poll::Ready(Err(self.why(cx, error))),
             }
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Why the peer takes nothing any more: what it said last, if it did, and else the
+    /// error of the socket. A client learns so that its certificate was refused, which it
+    /// may write on after.
+    fn why(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
+        SCRATCH.with_borrow_mut(|scratch| {
+            // No more than this, whatever still comes.
+            for _ in 0..8 {
+                match receive(&mut self.socket, cx, scratch) {
+                    Poll::Ready(Ok(count @ 1..)) => self.came.extend_from_slice(&scratch[..count]),
+                    _ => break,
+                }
+            }
+        });
+        let kept = std::mem::take(&mut self.came);
+        let mut came = &kept[self.next..];
+        self.next = 0;
+        while !came.is_empty() {
+            // What is no alert is of no use: the connection has ended.
+            match self.session.read_tls(&mut came) {
+                Ok(1..) => {}
+                _ => break,
+            }
+            if let Err(said) = self.process() {
+                return said;
+            }
+            loop {
+                let given = match self.session.reader().into_first_chunk() {
+                    Ok(chunk) if !chunk.is_empty() => chunk.len(),
+                    _ => break,
+                };
+                self.session.reader().consume(given);
+            }
+        }
+        error
     }
 }
 
@@ -422,6 +458,28 @@ mod tests {
         let error = near.read(&mut [0; 10]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         assert!(near.read(&mut [0; 10]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_writes_on_after_an_alert_is_told_of_it() {
+        let (mut near, mut far) = pair().await;
+        // The far end refuses what comes, says so, and is gone with what it didn't read.
+        let mut forged = vec![23, 3, 3, 0, 100];
+        forged.extend(bytes(100));
+        let Stream::Tcp(tcp) = &mut near.socket else {
+            panic!("the socket is TCP's");
+        };
+        tcp.write_all(&forged).await.unwrap();
+        assert!(far.read(&mut [0; 10]).await.is_err());
+        drop(far);
+        let error = loop {
+            if let Err(error) = near.write_all(b"on").await {
+                break error;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(error.kind(), ErrorKind::InvalidData, "{error}");
+        assert!(error.to_string().contains("alert"), "{error}");
     }
 
     #[tokio::test]
