@@ -127,8 +127,10 @@ impl Worker {
         let drops = self.rng.random_range(0..3) == 0;
         let half = async {
             let held = client.held(&digest).await?;
+            // All of it was sent, and a full store or a kill came before its commit; or it is
+            // stored, which the next look at it will tell.
             if held == digest.size() {
-                return Ok(None);
+                return Ok(Some(0));
             }
             let mut writer = match client.writer(&digest, held).await {
                 Ok(writer) => writer,
