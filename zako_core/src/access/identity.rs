@@ -101,6 +101,7 @@ impl Identity {
     }
 
     /// The hash of its name.
+    #[cfg(feature = "grpc")]
     pub(crate) fn hash(&self) -> Hash {
         self.0.hash
     }
