@@ -47,6 +47,10 @@ pub(crate) struct GlobalArgs {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "there is one, for the life of the process"
+)]
 pub(crate) enum Verb {
     Serve(serve::ServeArgs),
     Put(put::PutArgs),

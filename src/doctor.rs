@@ -158,6 +158,7 @@ fn settings(client: &ClientConfig, server: &ServerConfig) -> Vec<Configured> {
         shown(&server.maintenance),
         shown(&server.session_idle),
         shown(&server.upload_idle_timeout),
+        shown(&server.drain_delay),
         shown(&server.drain_timeout),
         shown(&server.rdma),
         shown(&server.rdma_trust),

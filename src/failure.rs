@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use serde::Serialize;
+use zako_core::access::{Exceeded, Limit};
 use zako_core::cas::{CasError, ErrorKind};
 
 use crate::output::report;
@@ -175,7 +176,11 @@ impl fmt::Display for Failure {
 
 impl From<CasError> for Failure {
     fn from(error: CasError) -> Self {
-        let (exit, advice) = judge(error.kind());
+        let (exit, advice) = match Exceeded::of(&error).map(|exceeded| exceeded.limit) {
+            Some(Limit::Stored) => (Exit::NoSpace, Some(QUOTA_ADVICE)),
+            Some(_) => (Exit::NoSpace, Some(RATE_ADVICE)),
+            None => judge(error.kind()),
+        };
         let failure = Self::new(exit, error.to_string());
         match advice {
             Some(advice) => failure.advise(advice),
@@ -183,6 +188,12 @@ impl From<CasError> for Failure {
         }
     }
 }
+
+const RATE_ADVICE: &str =
+    "Do less at once (--jobs), or ask who runs the server for more: [limits] in its zako.toml.";
+
+const QUOTA_ADVICE: &str = "There is room again when a day has passed since the bytes were stored; \
+                            who runs the server may allow more: [limits] in its zako.toml.";
 
 /// The exit code of a kind of error, and what to do about it.
 fn judge(kind: ErrorKind) -> (Exit, Option<&'static str>) {

@@ -24,7 +24,7 @@ use crate::hash::is_stdin as is_stdout;
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::quantity::{bytes, plural, rate, took};
-use crate::roads::{Moved, Road};
+use crate::roads::{self, Moved, Road};
 
 /// Get a blob, or restore a tree
 ///
@@ -68,6 +68,15 @@ struct Got<'a> {
     road: Road,
 }
 
+/// What is asked for.
+struct Wanted {
+    digest: Digest,
+    /// `None`: standard output.
+    path: Option<PathBuf>,
+    range: Option<BlobRange>,
+    may_be_tree: bool,
+}
+
 /// Where the bytes of a blob go.
 enum Sink {
     Stdout,
@@ -88,23 +97,41 @@ pub(crate) async fn run(
     layers: &Layers<'_>,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let client = connect_for_blobs(args.client, layers).await?;
-    let options = tree_options(&client);
+    let GetArgs {
+        client,
+        digest,
+        output: to,
+        range,
+        raw,
+    } = args;
+    let client = connect_for_blobs(client, layers).await?;
+    let wanted = Wanted {
+        digest,
+        path: to.filter(|path| !is_stdout(path)),
+        range,
+        may_be_tree: !raw && range.is_none(),
+    };
+    let outcome = get(&client, &wanted, output).await;
+    roads::report(&client, layers).await;
+    outcome
+}
+
+async fn get(client: &Client, wanted: &Wanted, output: &mut Output) -> Result<(), Failure> {
+    let options = tree_options(client);
     let cas: Arc<dyn Cas> = Arc::new(client.clone());
     let (begun, start) = (client.roads(), Instant::now());
-    let path = args.output.as_deref().filter(|path| !is_stdout(path));
-    let range = args.range.unwrap_or(BlobRange::FULL);
-    let mut blob = cas.fetch(&args.digest, range).await?;
+    let path = wanted.path.as_deref();
+    let range = wanted.range.unwrap_or(BlobRange::FULL);
+    let mut blob = cas.fetch(&wanted.digest, range).await?;
     let first = beginning(&mut blob).await?;
 
-    let may_be_tree = !args.raw && args.range.is_none();
-    if may_be_tree && first.as_deref().is_some_and(is_tree) {
+    if wanted.may_be_tree && first.as_deref().is_some_and(is_tree) {
         drop(blob);
         let Some(path) = path else {
-            return Err(Failure::usage(format!("{} is a tree", args.digest))
+            return Err(Failure::usage(format!("{} is a tree", wanted.digest))
                 .advise("Restore it with -o PATH, or write the blob itself with --raw."));
         };
-        return restore(&client, args.digest, path, &options, output).await;
+        return restore(client, wanted.digest, path, &options, output).await;
     }
 
     let mut sink = Sink::open(path)?;
@@ -118,7 +145,7 @@ pub(crate) async fn run(
     bar.finish();
     let written = outcome?;
     sink.finish()?;
-    let moved = Moved::since(&client, &begun);
+    let moved = Moved::since(client, &begun);
     if path.is_some() {
         Bar::note(
             output,
@@ -132,7 +159,7 @@ pub(crate) async fn run(
     }
     match path {
         Some(path) => output.record(&Got {
-            digest: args.digest.to_string(),
+            digest: wanted.digest.to_string(),
             path: &path.to_string_lossy(),
             bytes: written,
             files: None,

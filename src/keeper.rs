@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use zako_core::cas::Maintain;
-use zako_core::store::LocalStore;
+use zako_core::store::{Formats, LocalStore};
 
 use crate::config::{ClientKeys, Layers, ServerConfig, ServerKeys};
 use crate::connect::connect;
@@ -30,6 +30,7 @@ pub(crate) struct KeeperArgs {
 pub(crate) struct Keeper {
     maintain: Arc<dyn Maintain>,
     opened: Option<LocalStore>,
+    formats: Option<Formats>,
 }
 
 impl Keeper {
@@ -40,6 +41,7 @@ impl Keeper {
             return Ok(Self {
                 maintain: Arc::new(connect(args.client, layers).await?),
                 opened: None,
+                formats: None,
             });
         };
         // Opening a folder would make a store of it, which is not what was asked for.
@@ -47,6 +49,8 @@ impl Keeper {
             return Err(Failure::io("opening the store", &data, &error)
                 .advise("Name the folder that `zako serve` had as --data."));
         }
+        let formats = Formats::of(&data)
+            .map_err(|error| Failure::io("reading the store's format in", &data, &error))?;
         let keys = ServerKeys {
             data: Some(data),
             ..ServerKeys::default()
@@ -55,7 +59,13 @@ impl Keeper {
         Ok(Self {
             maintain: Arc::new(store.clone()),
             opened: Some(store),
+            formats,
         })
+    }
+
+    /// The formats of a store that this process has opened.
+    pub(crate) fn formats(&self) -> Option<Formats> {
+        self.formats
     }
 
     pub(crate) fn maintain(&self) -> &dyn Maintain {

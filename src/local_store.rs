@@ -72,9 +72,14 @@ fn store_options(config: &ServerConfig) -> Result<StoreOptions, Failure> {
     options.lease = config.lease.value.0;
     options.max_lease = options.max_lease.max(options.lease);
     options.partial_ttl = config.partial_ttl.value.0;
-    options.scrub_rate = match config.scrub_rate.value {
+    options.scrub_rate = scrub_rate(config);
+    Ok(options)
+}
+
+/// How fast the store is re-hashed, in bytes a second, if it is.
+pub(crate) fn scrub_rate(config: &ServerConfig) -> Option<u64> {
+    match config.scrub_rate.value {
         Rate::Off => None,
         Rate::BytesPerSecond(size) => Some(size.0),
-    };
-    Ok(options)
+    }
 }

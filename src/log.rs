@@ -22,20 +22,21 @@ pub(crate) struct LogFilter {
     handle: reload::Handle<EnvFilter, Registry>,
     /// From a flag or a variable, which go before the file.
     is_fixed: bool,
+    default: &'static str,
 }
 
 /// What is logged: never the spans of traces, which are exported.
 struct Logged(reload::Layer<EnvFilter, Registry>);
 
-/// Starts the log, and `beside` it what else listens, behind the `gate` of traces. `--log` and `ZAKO_LOG` go before the
-/// `file`, that before the `default`.
+/// Starts the log, and `beside` it what else listens, behind the `gate` of traces. `--log` and
+/// `ZAKO_LOG` go before the `file`, that before the `default`.
 ///
 /// # Errors
 /// What is to be logged can't be read.
 pub(crate) fn start(
     global: &GlobalArgs,
     file: Option<&str>,
-    default: &str,
+    default: &'static str,
     beside: Vec<BoxedLayer>,
     gate: Option<TraceGate>,
 ) -> Result<LogFilter, Failure> {
@@ -56,11 +57,17 @@ pub(crate) fn start(
         .boxed();
     let mut layers = vec![log];
     layers.extend(beside);
-    tracing_subscriber::registry()
-        .with(layers)
-        .with(gate)
-        .init();
-    Ok(LogFilter { handle, is_fixed })
+    let subscriber = tracing_subscriber::registry().with(layers);
+    match gate {
+        Some(gate) => subscriber.with(gate).init(),
+        // Not `None` as a layer: above filters of layers it has every event asked for again.
+        None => subscriber.init(),
+    }
+    Ok(LogFilter {
+        handle,
+        is_fixed,
+        default,
+    })
 }
 
 fn parse(origin: &str, text: &str) -> Result<EnvFilter, Failure> {
@@ -70,19 +77,24 @@ fn parse(origin: &str, text: &str) -> Result<EnvFilter, Failure> {
 }
 
 impl LogFilter {
-    /// What the file says now; nothing if a flag or a variable decides.
+    /// What puts in force what the file says now, or the default if it says nothing;
+    /// nothing if a flag or a variable decides.
     ///
     /// # Errors
-    /// It can't be read; then nothing changes.
-    #[allow(dead_code, reason = "for those who reload the configuration")]
-    pub(crate) fn replace(&self, text: &str) -> Result<(), Failure> {
+    /// It can't be read.
+    pub(crate) fn prepare(&self, text: Option<&str>) -> Result<Box<dyn FnOnce() + Send>, Failure> {
         if self.is_fixed {
-            return Ok(());
+            return Ok(Box::new(|| ()));
         }
-        let filter = parse("log of [telemetry]", text)?;
-        // Fails only when the program ends.
-        let _ = self.handle.reload(filter);
-        Ok(())
+        let filter = match text {
+            Some(text) => parse("log of [telemetry]", text)?,
+            None => parse("the default", self.default)?,
+        };
+        let handle = self.handle.clone();
+        Ok(Box::new(move || {
+            // Fails only when the program ends.
+            let _ = handle.reload(filter);
+        }))
     }
 }
 

@@ -96,13 +96,13 @@ fn run(cli: Cli, output: &mut Output) -> Result<(), Failure> {
     let kept = matches!(cli.verb, Verb::Serve(_)).then(|| events.layer().boxed());
     let beside = tracer.layer().into_iter().chain(kept).collect();
     let log = telemetry.log.as_deref();
-    let _filter = log::start(&cli.global, log, default_log, beside, tracer.gate())?;
+    let filter = log::start(&cli.global, log, default_log, beside, tracer.gate())?;
     tracer.install();
     match cli.verb {
         Verb::Completions(_) | Verb::Config(_) => Ok(()),
         Verb::Access(args) => access::run(&args, output),
         Verb::Hash(args) => hash::run(&args, output),
-        Verb::Serve(args) => block_on(serve::run(args, &layers, events, output)),
+        Verb::Serve(args) => block_on(serve::run(args, &layers, events, filter, output)),
         Verb::Put(args) => block_on(traced("zako put", put::run(args, &layers, output))),
         Verb::Get(args) => block_on(traced("zako get", get::run(args, &layers, output))),
         Verb::Has(args) => block_on(traced("zako has", has::run(args, &layers, output))),

@@ -12,6 +12,7 @@ use futures::{Stream, StreamExt, stream};
 use serde::Serialize;
 use zako_core::Digest;
 use zako_core::cas::{Cas, CasError, ErrorKind, Lease};
+use zako_core::client::Client;
 use zako_core::transfer::{Source, TransferOptions, Upload, UploadReport, hash_files, upload};
 use zako_core::tree::{TreeOptions, put_tree};
 
@@ -23,7 +24,7 @@ use crate::hash::{STDIN, is_stdin};
 use crate::output::Output;
 use crate::progress::Bar;
 use crate::quantity::{bytes, count, plural, rate, took};
-use crate::roads::{Moved, Road};
+use crate::roads::{self, Moved, Road};
 use crate::spool::{self, Spooled};
 use crate::walk::{Found, walk};
 
@@ -79,19 +80,30 @@ pub(crate) async fn run(
     output: &mut Output,
 ) -> Result<(), Failure> {
     let client = connect_for_blobs(args.client, layers).await?;
-    let options = tree_options(&client);
+    let outcome = put(&client, &args.paths, args.tree, output).await;
+    roads::report(&client, layers).await;
+    outcome
+}
+
+async fn put(
+    client: &Client,
+    paths: &[PathBuf],
+    as_trees: bool,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let options = tree_options(client);
     let cas: Arc<dyn Cas> = Arc::new(client.clone());
     let begun = client.roads();
     let start = Instant::now();
     let mut total = UploadReport::default();
     let mut failures = Failures::new(output.json());
     // Runs of real paths are walked and stored together.
-    for paths in args.paths.chunk_by(|a, b| !is_stdin(a) && !is_stdin(b)) {
+    for paths in paths.chunk_by(|a, b| !is_stdin(a) && !is_stdin(b)) {
         let bar = Bar::bytes("putting", output);
         let before = client.roads();
         let outcome = match paths {
             [path] if is_stdin(path) => put_stdin(&cas, &options.transfer, &bar).await,
-            paths if args.tree => put_trees(&cas, paths, &options, &bar).await,
+            paths if as_trees => put_trees(&cas, paths, &options, &bar).await,
             paths => Ok(put_files(&cas, paths, &options.transfer, &bar).await),
         };
         bar.finish();
@@ -103,7 +115,7 @@ pub(crate) async fn run(
             };
             (batch, UploadReport::default())
         });
-        let road = Moved::since(&client, &before).road();
+        let road = Moved::since(client, &before).road();
         for (digest, path) in &batch.stored {
             output.record(&Stored {
                 named: Named::new(digest, path),
@@ -130,7 +142,7 @@ pub(crate) async fn run(
             bytes(total.sent_bytes),
             took(start.elapsed()),
             rate(total.bytes, start.elapsed()),
-            Moved::since(&client, &begun),
+            Moved::since(client, &begun),
         ),
     );
     failures.into_result()

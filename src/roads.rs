@@ -1,10 +1,13 @@
 //! Which road the bytes of blobs took.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 use zako_core::client::{Client, Roads};
+use zako_telemetry::{process_environment, report_roads};
 
+use crate::config::{Layers, TelemetryConfig, TelemetryKeys};
 use crate::quantity::{bytes, plural};
 
 /// What moved between two moments, by road.
@@ -61,6 +64,23 @@ impl Moved {
             fallbacks: (self.fallbacks > 0).then_some(self.fallbacks),
             fallback_reason: self.reason.clone(),
         }
+    }
+}
+
+/// The longest that a command waits for its metrics to be sent.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sends what a client moved by OTLP, if that is asked for. A command that can't do that is
+/// as good as one that can.
+pub(crate) async fn report(client: &Client, layers: &Layers<'_>) {
+    let Ok(config) = TelemetryConfig::resolve(TelemetryKeys::default(), layers) else {
+        return;
+    };
+    let is_told = |name: &str| process_environment(name).is_some_and(|text| !text.is_empty());
+    let (roads, otlp) = (client.roads(), config.otlp(is_told));
+    let sent = report_roads(&roads, &otlp, &process_environment, PATIENCE).await;
+    if let Err(error) = sent {
+        tracing::warn!(%error, "metrics can't be sent");
     }
 }
 

@@ -1,42 +1,58 @@
 //! `zako serve`: a store behind a server.
 
+mod abort_on_drop;
 mod access;
 mod admin;
 mod build_tools;
 mod contradictions;
+mod hand_over;
+mod life;
+mod limits;
 mod metrics;
 mod rdma;
+mod reload;
+mod service_manager;
+mod signals;
+mod sockets;
 mod tls;
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use futures::FutureExt;
 use futures::future::OptionFuture;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use zako_admin::{RecentEvents, State};
 use zako_core::observe::Observer;
 use zako_core::server::{MaintenanceAccess, Server, ServerOptions};
 use zako_core::store::LocalStore;
 use zako_reapi::Cache;
+use zako_reapi::http::HttpServer;
 use zako_telemetry::Metrics;
 
 use crate::config::{
-    AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, LimitsConfig, LimitsKeys,
+    AccessConfig, AccessKeys, AdminConfig, AdminKeys, Layers, Ledger, LimitsConfig, LimitsKeys,
     MaintenanceChoice, ServerConfig, ServerKeys, TelemetryConfig, TelemetryKeys, TlsConfig,
     TlsKeys,
 };
 use crate::failure::{Exit, Failure};
 use crate::local_store::{open_store, opening};
+use crate::log::LogFilter;
 use crate::output::Output;
+use abort_on_drop::AbortOnDrop;
 use access::Access;
 use admin::Admin;
 pub(crate) use contradictions::contradictions;
+use hand_over::Successor;
+use life::{Ending, Life};
+use limits::CallerQuotas;
 use rdma::Offer;
+use reload::{Certificates, Drain, Log, Reloader, Rules, Scrub};
+use signals::Signals;
+use sockets::{Sockets, Use};
 use tls::Tls;
 
 /// Serve a store
@@ -47,8 +63,16 @@ use tls::Tls;
 /// there is an admin port, and ` rdma=DEVICE:PORT:GID_INDEX` if RDMA is offered.
 /// The admin port answers before that, while the store is opened. SIGTERM or
 /// SIGINT ends it: what is in flight is finished or, after --drain-timeout,
-/// parked for resumption; a second signal ends it at once.
-#[derive(Args, Debug)]
+/// parked for resumption; a second signal ends it at once. SIGUSR2 does the same
+/// and then runs the program at its path anew, with the same sockets: nobody is
+/// refused, who connects in between waits.
+///
+/// Sockets that a service manager hands on (LISTEN_FDS) are served instead of new
+/// ones; their names are grpc, http and admin.
+///
+/// Traces go to an OpenTelemetry collector by the standard OTEL_* variables, as
+/// OTEL_EXPORTER_OTLP_ENDPOINT=http://HOST:4317, or by the flags under Telemetry.
+#[derive(Args, Clone, Debug)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
     server: ServerKeys,
@@ -78,7 +102,7 @@ struct Configured {
     admin: AdminConfig,
     tls: TlsConfig,
     access: AccessConfig,
-    _limits: LimitsConfig,
+    limits: LimitsConfig,
     telemetry: TelemetryConfig,
 }
 
@@ -89,7 +113,7 @@ impl Configured {
             admin: AdminConfig::resolve(args.admin, layers)?,
             tls: TlsConfig::resolve(args.tls, layers)?,
             access: AccessConfig::resolve(args.access, layers)?,
-            _limits: LimitsConfig::resolve(args.limits, layers)?,
+            limits: LimitsConfig::resolve(args.limits, layers)?,
             telemetry: TelemetryConfig::resolve(args.telemetry, layers)?,
         })
     }
@@ -111,30 +135,60 @@ pub(crate) async fn run(
     args: ServeArgs,
     layers: &Layers<'_>,
     events: RecentEvents,
+    log: LogFilter,
     output: &mut Output,
 ) -> Result<(), Failure> {
-    let configured = Configured::resolve(args, layers)?;
+    let ledger = Ledger::default();
+    let configured = Configured::resolve(args.clone(), &layers.noting(&ledger))?;
+    let mut reloader = Reloader::new(args, layers.file().clone(), &ledger);
+    reloader.add(Log(log));
     let config = &configured.server;
+    let successor = Successor::new(layers.file().path())?;
+    let mut sockets = Sockets::from_environment()?;
     tls::allowed(&configured.tls, config, &configured.admin)?;
+    tls::allowed_on(&configured.tls, sockets.all_inherited())?;
     let tls = Tls::open(&configured.tls)?;
-    let offer = rdma::offer(config)?;
-    let access = Access::of(&configured.access)?;
-    // From here on a signal is a wish to end well, also before the first line.
-    let mut signals = Signals::new()?;
-    raise_file_limit();
-    let listen = &config.listen.value;
-    let admin = Admin::start(&configured.admin, listen, tls.as_ref(), events).await?;
-    if let Some(authorizer) = access.authorizer() {
-        admin.ask(authorizer);
+    if let Some(tls) = &tls {
+        reloader.add(Certificates(tls.clone()));
     }
+    let offer = rdma::offer(config)?;
+    let access = Arc::new(Access::of(&configured.access)?);
+    // From here on a signal is a wish to end well, also before the first line.
+    let signals = Signals::new()?;
+    raise_file_limit();
+    let _watchdog = service_manager::watchdog();
+    let listen = sockets.inherited(Use::Grpc);
+    let listen = listen.unwrap_or(&config.listen.value).clone();
     let guards = Guards {
         tls: tls.as_ref(),
         access: &access,
     };
-    let outcome = with_store(&configured, offer, guards, &admin, &mut signals, output).await;
+    let admin = Admin::start(&configured.admin, &listen, guards.tls, &mut sockets, events).await?;
+    if let Some(authorizer) = access.authorizer() {
+        admin.ask(authorizer);
+    }
+    reloader.add(Rules(Arc::clone(&access)));
+    let mut process = Process {
+        sockets: &mut sockets,
+        signals,
+        successor: &successor,
+        reloader,
+    };
+    let outcome = with_store(&configured, offer, guards, &admin, &mut process, output).await;
     // The last: until here somebody may ask why the server isn't ready.
     admin.stop().await;
-    outcome
+    match outcome? {
+        Ending::Over => Ok(()),
+        Ending::HandOver => Err(successor.become_it(&sockets)),
+    }
+}
+
+/// What a server has of its process.
+struct Process<'a> {
+    sockets: &'a mut Sockets,
+    signals: Signals,
+    successor: &'a Successor,
+    reloader: Reloader,
 }
 
 /// What stands between callers and a server.
@@ -150,37 +204,74 @@ async fn with_store(
     offer: Option<Offer>,
     guards: Guards<'_>,
     admin: &Admin,
-    signals: &mut Signals,
+    process: &mut Process<'_>,
     output: &mut Output,
-) -> Result<(), Failure> {
+) -> Result<Ending, Failure> {
     let config = &configured.server;
     let metrics = metrics::metrics(&configured.telemetry)?;
     admin.show_metrics(&metrics);
     let observer = metrics::observer(&metrics, admin.recorder());
-    let store = open_store(config, Some(Arc::clone(&observer))).await?;
+    admin.tell(&observer);
+    let opening = service_manager::opening();
+    let Some(store) = open(config, &observer, process).await? else {
+        return Ok(Ending::Over);
+    };
+    let opened = store.clone();
+    admin.readiness.opening(move || opened.opening_share());
+    let quotas = CallerQuotas::open(&configured.limits, &config.data.value.0);
     let outcome = async {
-        let cache = build_tools::cache(config, &store).await?;
+        let cache = build_tools::cache(config, limits::staging(quotas.as_ref(), &store)).await?;
         let parts = Parts {
             store: &store,
             cache: cache.as_ref(),
             guards,
+            quotas: quotas.as_ref(),
             admin,
             metrics: &metrics,
             observer,
+            opening,
         };
-        let outcome = serve(config, offer, parts, signals, output).await;
+        let outcome = serve(configured, offer, parts, process, output).await;
         let closed = match cache {
             Some(cache) => cache.close().await.map_err(Failure::from),
             None => Ok(()),
         };
-        outcome.and(closed)
+        outcome.and_then(|ending| closed.map(|()| ending))
     };
     let outcome = outcome.await;
+    if let Some(quotas) = &quotas {
+        quotas.save();
+    }
     admin.readiness.reached(State::Draining);
     admin.forget();
     metrics.end().await;
     let closed = store.close().await.map_err(Failure::from);
-    outcome.and(closed)
+    outcome.and_then(|ending| closed.map(|()| ending))
+}
+
+/// Opens the store. Who was handed sockets waits for the server before it to close the store;
+/// `None` if a signal ended that.
+async fn open(
+    config: &ServerConfig,
+    observer: &Arc<dyn Observer>,
+    process: &mut Process<'_>,
+) -> Result<Option<LocalStore>, Failure> {
+    let mut told = false;
+    loop {
+        match open_store(config, Some(Arc::clone(observer))).await {
+            Ok(store) => return Ok(Some(store)),
+            Err(failure) if failure.exit() == Exit::Busy && process.sockets.are_from_outside() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::info!("waiting for the server that has the store to close it");
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOCK_PAUSE) => {}
+            _ = process.signals.end() => return Ok(None),
+        }
+    }
 }
 
 /// What a server is made of.
@@ -188,32 +279,50 @@ struct Parts<'a> {
     store: &'a LocalStore,
     cache: Option<&'a Cache>,
     guards: Guards<'a>,
+    /// What callers may use, if that is limited.
+    quotas: Option<&'a CallerQuotas>,
     admin: &'a Admin,
     metrics: &'a Metrics,
     /// Is told of all that happens.
     observer: Arc<dyn Observer>,
+    /// Until the store is open.
+    opening: AbortOnDrop,
 }
 
+/// How often a store that another process has is asked for.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 async fn serve(
-    config: &ServerConfig,
+    configured: &Configured,
     offer: Option<Offer>,
     parts: Parts<'_>,
-    signals: &mut Signals,
+    process: &mut Process<'_>,
     output: &mut Output,
-) -> Result<(), Failure> {
+) -> Result<Ending, Failure> {
+    let config = &configured.server;
     let Parts {
         store,
         cache,
         guards,
+        quotas,
         admin,
         metrics,
         observer,
+        opening: still_opening,
     } = parts;
     let Guards { tls, access } = guards;
-    let listen = &config.listen.value;
-    let mut server = Server::new(Arc::new(store.clone()), server_options(config))
+    let sockets = &mut *process.sockets;
+    let listen = sockets.inherited(Use::Grpc);
+    let listen = &listen.unwrap_or(&config.listen.value).clone();
+    let mut options = server_options(config);
+    limits::bound(&mut options, &configured.limits);
+    let mut server = Server::new(limits::staging(quotas, store), options)
         .with_maintenance(Arc::new(store.clone()))
         .with_observer(Arc::clone(&observer));
+    if let Some(quotas) = quotas {
+        server = server.with_quota(quotas.quota());
+    }
+    let _keeping = quotas.and_then(CallerQuotas::keep);
     if let Some(cache) = cache {
         server = server.with_face(build_tools::face(cache));
     }
@@ -229,21 +338,27 @@ async fn serve(
         server = server.with_tls(acceptor.clone());
     }
     let _watching = tls.map(Tls::watch);
-    let server = server.bind(listen).await.map_err(|error| {
+    let taken = sockets.take(Use::Grpc, listen).await;
+    let taken = taken.and_then(|socket| server.bind_to(socket));
+    let server = taken.map_err(|error| {
         Failure::from(error)
             .context(format!("listening on {listen}"))
             .advise("Is another server there? Take another --listen; port 0 takes a free one.")
     })?;
     metrics::watch(metrics, server.figures(), store);
     let http = match cache {
-        Some(cache) => build_tools::http(config, cache, store, acceptor).await?,
+        Some(cache) => {
+            build_tools::http(configured, listen, cache, store, acceptor, sockets).await?
+        }
         None => None,
     };
     let http = http.map(|http| http.with_observer(observer));
+    let http = http.map(|http| limits::http(quotas, http));
     let http = http.map(|http| match access.authorizer() {
         Some(authorizer) => http.with_authorizer(authorizer),
         None => http,
     });
+    sockets.close_unused();
     let ready = Ready {
         event: "ready",
         grpc: server.local_addr().to_string(),
@@ -263,37 +378,44 @@ async fn serve(
     // The sender lives until the signal.
     let stopped = stopped.map(drop).shared();
     let _sweeping = cache.map(build_tools::sweep);
+    let limits = [
+        Some(server.drain_limit()),
+        http.as_ref().map(HttpServer::drain_limit),
+    ];
+    process
+        .reloader
+        .add(Drain(limits.into_iter().flatten().collect()));
+    process.reloader.add(Scrub(store.clone()));
+    if let Some(quotas) = quotas {
+        process.reloader.add(quotas.clone());
+    }
+    let notice = server.notice();
     let serving = async {
         let http = http.map(|http| http.serve(stopped.clone()));
         let http = OptionFuture::from(http);
         let (outcome, _) = tokio::join!(server.serve(stopped.clone()), http);
         outcome
     };
-    tokio::pin!(serving);
     // A store whose index can't be rebuilt serves nobody.
     let broken = async {
         match store.opened().await {
             Ok(()) => {
+                drop(still_opening);
                 admin.readiness.reached(State::Ready);
+                service_manager::ready();
                 std::future::pending().await
             }
             Err(error) => opening(error),
         }
     };
-    tokio::select! {
-        outcome = &mut serving => return Ok(outcome?),
-        failure = broken => return Err(failure),
-        name = signals.next() => tracing::info!("{name}: finishing what is in flight"),
-    }
-    admin.readiness.reached(State::Draining);
-    drop(stop);
-    tokio::select! {
-        outcome = serving => Ok(outcome?),
-        name = signals.next() => Err(Failure::new(
-            Exit::Failed,
-            format!("{name} again: ended with transfers in flight, which are parked"),
-        )),
-    }
+    let life = Life {
+        config,
+        process,
+        readiness: &admin.readiness,
+        notice,
+        stop,
+    };
+    life.live(serving, broken).await
 }
 
 fn server_options(config: &ServerConfig) -> ServerOptions {
@@ -320,33 +442,6 @@ fn raise_file_limit() {
     };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!("can't raise the limit of open files: {error}");
-    }
-}
-
-/// The signals that ask for an end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error: io::Error| {
-                Failure::new(Exit::Failed, format!("listening for signals: {error}"))
-            })
-        };
-        Ok(Self {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-        }
     }
 }
 

@@ -67,6 +67,9 @@ pub(crate) async fn run(
     };
     let (outcome, ()) = tokio::join!(work, watch);
     bar.finish();
+    if let Some(formats) = keeper.formats() {
+        output.line(format!("formats: {formats}"))?;
+    }
     let told = match outcome {
         Ok(report) => tell(&report, output),
         Err(error) => Err(error.into()),

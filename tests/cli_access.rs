@@ -213,6 +213,8 @@ async fn secrets_are_in_no_log() {
     let jwt = "[access.jwt]\njwks = \"keys\"\nissuer = \"i\"\naudience = \"a\"\nroles = \"read\"\n";
     home.write("zako.toml", format!("{config}\n{jwt}"));
     home.write("file", "content");
+    home.set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
+    home.set("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=the-collectors-key");
     let server = Logged::start(&home);
 
     let claims = |exp: u64| json!({"sub": "s", "iss": "i", "aud": "a", "exp": exp});
@@ -221,6 +223,7 @@ async fn secrets_are_in_no_log() {
     let expired = encode(&header, &claims(1), &key).unwrap();
     let wrong = "a-token-that-nobody-has".to_owned();
     let mut secrets = vec![token.clone(), good.clone(), expired.clone(), wrong.clone()];
+    secrets.push("the-collectors-key".to_owned());
 
     for shown in [&good, &expired, &wrong] {
         let answer = server.ask(&format!("Bearer {shown}"));

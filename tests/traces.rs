@@ -4,6 +4,8 @@
 mod collector;
 mod zako_process;
 
+use std::io::{BufRead, Read, Write};
+
 use collector::{Collector, Received, tree};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rustix::process::Signal;
@@ -18,6 +20,7 @@ fn traced(collector: &Collector, protocol: &str) -> (Home, Server) {
     home.set("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url());
     home.set("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);
     home.set("OTEL_EXPORTER_OTLP_HEADERS", "x-test=s3cret");
+    home.set("OTEL_METRICS_EXPORTER", "none");
     home.set("OTEL_BSP_SCHEDULE_DELAY", "50");
     let server = Server::start(&home, &[]);
     home.set("ZAKO_SERVER", server.url());
@@ -67,7 +70,10 @@ fn trace_of(collector: &Collector, name: &str, wanted: &[(&str, &str)]) -> Vec<R
     let there = |spans: &[Received]| {
         let spans = of(spans);
         let has = |(service, name): &(&str, &str)| !named(&spans, service, name).is_empty();
-        wanted.iter().all(has)
+        // A call's server tells of it last: below it nothing more is to come.
+        let has_server = |call: &&Received| spans.iter().any(|span| span.parent == call.id);
+        let mut calls = spans.iter().filter(|span| span.kind == SpanKind::Client);
+        wanted.iter().all(has) && calls.all(|call| has_server(&call))
     };
     of(&collector.inbox.until(there))
 }
@@ -97,6 +103,28 @@ fn check_calls(spans: &[Received]) {
     }
 }
 
+/// The server's steps are below its call, and within it.
+#[track_caller]
+fn check_steps(spans: &[Received], call: &str, steps: &[&str]) {
+    let calls = named(spans, "zako-server", call);
+    for step in steps {
+        let found = named(spans, "zako-server", step);
+        let call = calls.iter().find_map(|call| {
+            let step = found.iter().find(|step| is_below(spans, step, call))?;
+            Some((step, call))
+        });
+        let Some((step, call)) = call else {
+            panic!("no {step} below {:?}:\n{}", calls[0].name, tree(spans));
+        };
+        assert_eq!(step.kind, SpanKind::Internal);
+        assert!(
+            call.begin <= step.begin && step.end <= call.end,
+            "{}",
+            tree(spans)
+        );
+    }
+}
+
 const NEGOTIATE: &str = "zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
 const DETAILS: &str = "zako.v1.cas.ContentAddressableStorage/GetTransportDetails";
 const UPLOAD: &str = "zako.v1.transport.Transport/Upload";
@@ -113,6 +141,7 @@ fn check_put_and_get(collector: &Collector, home: &Home) {
         ("zako-server", NEGOTIATE),
         ("zako-server", DETAILS),
         ("zako-server", UPLOAD),
+        ("zako-server", "store blob"),
     ];
     let spans = trace_of(collector, "zako put", &wanted);
     let root = named(&spans, "zako", "zako put")[0];
@@ -122,6 +151,20 @@ fn check_put_and_get(collector: &Collector, home: &Home) {
         assert!(is_below(&spans, span, root), "{}", tree(&spans));
     }
     check_calls(&spans);
+    check_steps(&spans, NEGOTIATE, &["index lookup"]);
+    let steps = ["network receive", "disk write", "hash", "disk sync"];
+    check_steps(&spans, UPLOAD, &steps);
+    for span in [
+        named(&spans, "zako", "upload")[0],
+        named(&spans, "zako-server", "store blob")[0],
+    ] {
+        let attribute = |name: &str| span.attributes.get(name).map(String::as_str);
+        assert_eq!(attribute("zako.digest"), Some(&*digest), "{span:?}");
+        assert_eq!(attribute("zako.bytes"), Some("3145728"), "{span:?}");
+        assert_eq!(attribute("zako.transport"), Some("grpc"), "{span:?}");
+    }
+    let written = named(&spans, "zako-server", "disk write")[0];
+    assert_eq!(written.attributes["zako.bytes"], "3145728");
 
     home.run(["get", &digest, "-o", "back"]).ok();
     let wanted = [("zako", DOWNLOAD), ("zako-server", DOWNLOAD)];
@@ -131,6 +174,8 @@ fn check_put_and_get(collector: &Collector, home: &Home) {
         assert!(is_below(&spans, span, root), "{}", tree(&spans));
     }
     check_calls(&spans);
+    let steps = ["index lookup", "disk read", "network send"];
+    check_steps(&spans, DOWNLOAD, &steps);
     assert_eq!(collector.inbox.header().as_deref(), Some("s3cret"));
 }
 
@@ -162,6 +207,87 @@ fn callers_are_followed() {
         assert_eq!(span.state, "congo=t61rcWkgMzE,rojo=1", "{}", tree(&spans));
     }
     check_calls(&spans);
+    let steps = [
+        "network receive",
+        "hash",
+        "queue wait",
+        "disk write",
+        "disk sync",
+    ];
+    check_steps(&spans, BATCH_UPLOAD, &steps);
+}
+
+#[test]
+fn requests_of_the_http_cache_go_on_with_traces() {
+    let collector = Collector::http();
+    let mut home = Home::new();
+    // The table of zako.toml, in the place of variables.
+    let config = format!(
+        "[telemetry]\nendpoint = \"{}\"\nheaders = \"x-test=of-file\"\nservice-name = \"cache\"\n",
+        collector.url()
+    );
+    let config = home.write("traced.toml", config);
+    home.set("ZAKO_CONFIG", config.to_str().unwrap());
+    home.set("OTEL_METRICS_EXPORTER", "none");
+    home.set("OTEL_METRICS_EXPORTER", "none");
+    home.set("OTEL_BSP_SCHEDULE_DELAY", "50");
+    let mut server = home.command([
+        "serve",
+        "--log",
+        "error",
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+    ]);
+    server
+        .args(["127.0.0.1:0", "--data"])
+        .arg(home.path("data"));
+    let mut server = Running(server.spawn().unwrap());
+    let mut line = String::new();
+    let stdout = server.0.stdout.take().unwrap();
+    std::io::BufReader::new(stdout)
+        .read_line(&mut line)
+        .unwrap();
+    let http = line
+        .split_once(" http=")
+        .unwrap()
+        .1
+        .split_whitespace()
+        .next()
+        .unwrap();
+    let mut stream = std::net::TcpStream::connect(http).unwrap();
+    let hash = "0".repeat(64);
+    let request = format!(
+        "GET /cas/{hash} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+         traceparent: 00-{TRACE}-{CALLER}-01\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    let spans = collector
+        .inbox
+        .until(|spans| !named(spans, "cache", "GET").is_empty());
+    let request = named(&spans, "cache", "GET")[0];
+    assert_eq!(
+        (&*hex(&request.trace), &*hex(&request.parent)),
+        (TRACE, CALLER)
+    );
+    assert_eq!(request.kind, SpanKind::Server);
+    assert_eq!(request.attributes["http.response.status_code"], "404");
+    assert_eq!(request.attributes["url.path"], format!("/cas/{hash}"));
+    assert!(!request.failed);
+    assert_eq!(collector.inbox.header().as_deref(), Some("of-file"));
+}
+
+/// A child that is killed in the end.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 #[test]

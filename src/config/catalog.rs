@@ -47,11 +47,20 @@ impl Table for AccessKeys {
 impl Table for LimitsKeys {
     const NAME: &'static str = "limits";
     const ABOUT: &'static str = "What the server lets anyone take.";
+    const EXAMPLE: &'static str = super::limits::EXAMPLE;
 }
 
 impl Table for TelemetryKeys {
     const NAME: &'static str = "telemetry";
     const ABOUT: &'static str = "The server's traces, metrics and log.";
+    const EXAMPLE: &'static str = "\
+# Sent with every export, name=value,…: a secret, so it has no flag.
+# Variable ZAKO_TELEMETRY_HEADERS.
+#headers = \"x-api-key=SECRET\"
+
+# What is logged, as --log says, which goes before this.
+#log = \"info\"
+";
 }
 
 /// A table and its keys.

@@ -43,7 +43,7 @@ impl Fault {
             column: text[line_begin..begin].chars().count() + 1,
             error: error.into(),
             advice: None,
-            text: line.to_owned(),
+            text: masked(line),
             length: meant.max(1),
         }
     }
@@ -57,6 +57,24 @@ impl Fault {
     pub(super) fn place(&self) -> (usize, usize) {
         (self.line, self.column)
     }
+}
+
+/// The line, with stars for the letters of tokens that stand where their hashes should.
+fn masked(line: &str) -> String {
+    let mut parts = line.split(zako_access::TOKEN_PREFIX);
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let letters = part.bytes().take_while(u8::is_ascii_alphanumeric).count();
+        shown.push_str(zako_access::TOKEN_PREFIX);
+        let masked = match letters >= 32 || line.contains("token") {
+            true => letters,
+            // The name of a file, say.
+            false => 0,
+        };
+        shown.push_str(&"*".repeat(masked));
+        shown.push_str(&part[masked..]);
+    }
+    shown
 }
 
 /// The start of the letter at a byte.
@@ -103,6 +121,13 @@ mod tests {
             "f: line 2, column 2: no\n2 | \tñame = \"x\"\n  | \t^^^^"
         );
         assert_eq!(fault.place(), (2, 2));
+    }
+
+    #[test]
+    fn a_token_is_not_shown() {
+        let text = "token-sha256 = [\"zako_12ab\", \"zako_\"]";
+        let fault = Fault::new("f", text, 16..27, "no").to_string();
+        assert!(fault.contains("[\"zako_****\", \"zako_\"]"), "{fault}");
     }
 
     #[test]

@@ -15,7 +15,11 @@ use crate::failure::Failure;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConfigFile {
     path: Option<PathBuf>,
+    /// The file that `--config` names.
+    named: Option<PathBuf>,
     keys: Keys,
+    /// What it says, as it says it.
+    raw: toml::Table,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -40,10 +44,27 @@ impl ConfigFile {
     /// A file that was named isn't there; the file can't be read, is no TOML, or
     /// has an unknown key or a bad value.
     pub(crate) fn load(flag: Option<&Path>) -> Result<Self, Failure> {
-        match Self::read(flag)? {
-            Some((path, text)) => Self::parse(&path, &text),
-            None => Ok(Self::default()),
-        }
+        let file = match Self::read(flag)? {
+            Some((path, text)) => Self::parse(&path, &text)?,
+            None => Self::default(),
+        };
+        Ok(Self {
+            named: flag.map(Path::to_owned),
+            ..file
+        })
+    }
+
+    /// What it says now, or another file that is found before it now.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn again(&self) -> Result<Self, Failure> {
+        Self::load(self.named.as_deref())
+    }
+
+    /// What it says of a key, as it says it.
+    pub(super) fn raw(&self, table: &str, key: &str) -> Option<&toml::Value> {
+        self.raw.get(table)?.get(key)
     }
 
     /// The file that [`load`](Self::load) would take, if there is one, and its text.
@@ -114,7 +135,10 @@ impl ConfigFile {
         }
         Ok(Self {
             path: Some(path.to_owned()),
+            named: None,
             keys,
+            // It was read once already.
+            raw: text.parse().unwrap_or_default(),
         })
     }
 

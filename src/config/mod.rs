@@ -16,13 +16,14 @@ mod limits;
 mod rdma;
 mod server;
 mod shown;
+mod snapshot;
 mod telemetry;
 mod template;
 mod tls;
 mod verb;
 
 pub(crate) use access::{AccessConfig, AccessKeys};
-pub(crate) use admin::{AdminConfig, AdminKeys};
+pub(crate) use admin::{AdminChoice, AdminConfig, AdminKeys};
 pub(crate) use choices::{
     ActionUpdatesChoice, ClientAuthChoice, DurabilityChoice, FilePath, MaintenanceChoice,
     VerifyChoice,
@@ -34,6 +35,7 @@ pub(crate) use layers::{Layers, Ledger, Origin, Setting, is_known_variable};
 pub(crate) use limits::{LimitsConfig, LimitsKeys};
 pub(crate) use rdma::{DeviceChoice, RdmaChoice, TrustedNetworks};
 pub(crate) use server::{ServerConfig, ServerKeys};
+pub(crate) use snapshot::{Place, Snapshot};
 pub(crate) use telemetry::{TelemetryConfig, TelemetryKeys};
 pub(crate) use tls::{TlsConfig, TlsKeys};
 pub(crate) use verb::{ConfigArgs, run};

@@ -96,7 +96,8 @@ pub(crate) struct ServerKeys {
     #[serde(deserialize_with = "from_text")]
     pub(crate) token_ttl: Option<Period>,
 
-    /// Who may verify the store and collect garbage: loopback, anyone, nobody
+    /// Who may verify the store and collect garbage: loopback, anyone, nobody. Where callers
+    /// have roles ([access] in zako.toml), admins may, unless it is nobody
     /// [env: ZAKO_MAINTENANCE] [default: loopback]
     #[arg(long, value_name = "WHO", help_heading = "Access")]
     #[serde(deserialize_with = "from_text")]
@@ -113,6 +114,13 @@ pub(crate) struct ServerKeys {
     #[arg(long, value_name = "TIME", help_heading = "Limits")]
     #[serde(deserialize_with = "from_text")]
     pub(crate) upload_idle_timeout: Option<Period>,
+
+    /// How long a shutdown goes on serving after it said that it is not ready any more, so
+    /// that a load balancer hears of it before it is refused
+    /// [env: ZAKO_DRAIN_DELAY] [default: 0s]
+    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    #[serde(deserialize_with = "from_text")]
+    pub(crate) drain_delay: Option<Period>,
 
     /// How long a shutdown waits for what is in flight, before it is parked
     /// [env: ZAKO_DRAIN_TIMEOUT] [default: 30s]
@@ -172,6 +180,7 @@ pub(crate) struct ServerConfig {
     pub(crate) maintenance: Setting<MaintenanceChoice>,
     pub(crate) session_idle: Setting<Period>,
     pub(crate) upload_idle_timeout: Setting<Period>,
+    pub(crate) drain_delay: Setting<Period>,
     pub(crate) drain_timeout: Setting<Period>,
     pub(crate) rdma: Setting<RdmaChoice>,
     pub(crate) rdma_trust: Setting<TrustedNetworks>,
@@ -200,6 +209,7 @@ impl ServerConfig {
         "maintenance",
         "session-idle",
         "upload-idle-timeout",
+        "drain-delay",
         "drain-timeout",
         "rdma",
         "rdma-trust",
@@ -280,6 +290,12 @@ impl ServerConfig {
                 flags.upload_idle_timeout,
                 file.upload_idle_timeout,
                 period(60),
+            )?,
+            drain_delay: layers.pick(
+                "drain-delay",
+                flags.drain_delay,
+                file.drain_delay,
+                period(0),
             )?,
             drain_timeout: layers.pick(
                 "drain-timeout",

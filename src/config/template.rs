@@ -150,7 +150,9 @@ mod tests {
         let ledger = Ledger::default();
         resolve_all(&Layers::of_file(&file).noting(&ledger)).unwrap();
         assert!(!ledger.entries().is_empty());
-        for entry in ledger.entries() {
+        // What has no flag has an example in the place of its default.
+        let entries = ledger.entries().into_iter();
+        for entry in entries.filter(|entry| catalog::place(entry.flag).is_some()) {
             if let Some(default) = entry.default {
                 assert_eq!(entry.value, default, "--{}", entry.flag);
             }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use zako_core::store::Formats;
+
 use super::Check;
 use crate::config::ServerConfig;
 use crate::disk;
@@ -14,7 +16,7 @@ const WANTED_FREE: u64 = 1 << 30;
 
 pub(super) fn checks(config: &ServerConfig) -> Vec<Check> {
     let data = &config.data.value.0;
-    let mut checks = vec![folder(data), lock(data)];
+    let mut checks = vec![folder(data), format(data), lock(data)];
     let Some(place) = existing(data) else {
         return checks;
     };
@@ -84,6 +86,27 @@ fn is_something_else(data: &Path) -> bool {
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.file_name()));
     !data.join("zako.store").exists() && names.any(|name| name != "lock" && name != "lost+found")
+}
+
+/// Whether this version opens what was written there.
+fn format(data: &Path) -> Check {
+    const NAME: &str = "store format";
+    match Formats::of(data) {
+        Ok(None) => Check::ok(NAME, "there is no store yet"),
+        Ok(Some(found)) => match found.refusal() {
+            None => Check::ok(NAME, found.to_string()),
+            Some(refusal) => Check::broken(
+                NAME,
+                refusal,
+                "Use the version of zako that wrote the store, or another --data folder.",
+            ),
+        },
+        Err(error) => Check::broken(
+            NAME,
+            format!("{}: {error}", data.display()),
+            "Run this as the user that owns the store.",
+        ),
+    }
 }
 
 /// Which process has the store open.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use zako_access::{AccessControl, AccessError, Prepared};
 use zako_core::access::Authorizer;
 
-use super::build_tools::AbortOnDrop;
+use super::abort_on_drop::AbortOnDrop;
 use crate::config::AccessConfig;
 use crate::failure::{Exit, Failure};
 
@@ -54,7 +54,6 @@ impl Access {
         Some(Arc::new(control))
     }
 
-    #[allow(dead_code, reason = "for a reload")]
     /// The rules of another configuration, checked, for [`replace`](Self::replace).
     ///
     /// # Errors
@@ -73,7 +72,6 @@ impl Access {
         }
     }
 
-    #[allow(dead_code, reason = "for a reload")]
     /// Puts prepared rules in force, on open connections too.
     pub(super) fn replace(&self, prepared: Option<Prepared>) {
         if let (Some(control), Some(prepared)) = (&self.control, prepared) {

@@ -10,13 +10,15 @@ use zako_admin::{
     AdminHandle, AdminOptions, AdminServer, Fact, MetricsText, Readiness, RecentEvents, Recorder,
 };
 use zako_core::access::Authorizer;
+use zako_core::observe::Observer;
 use zako_core::server::{FiguresReader, ListenAddr};
 use zako_core::store::LocalStore;
 use zako_telemetry::Metrics;
 
 use super::Ready;
+use super::sockets::{Sockets, Use};
 use super::tls::Tls;
-use crate::config::{AdminConfig, Origin, ServerConfig};
+use crate::config::{AdminChoice, AdminConfig, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
 
 /// The metrics as the text of a page.
@@ -49,10 +51,16 @@ impl Admin {
         config: &AdminConfig,
         listen: &ListenAddr,
         tls: Option<&Tls>,
+        sockets: &mut Sockets,
         events: RecentEvents,
     ) -> Result<Self, Failure> {
         let readiness = Readiness::new();
-        let Some(addr) = config.listen.value.address(listen) else {
+        let passed = sockets.inherited(Use::Admin).cloned();
+        let addr = match (&config.listen.value, passed) {
+            (AdminChoice::Auto | AdminChoice::At(_), Some(passed)) => Some(passed),
+            (choice, _) => choice.address(listen),
+        };
+        let Some(addr) = addr else {
             return Ok(Self {
                 readiness,
                 port: None,
@@ -60,7 +68,10 @@ impl Admin {
         };
         let mut options = AdminOptions::default();
         options.names = config.host.value.0.clone();
-        let port = match AdminServer::bind(&addr, readiness.clone(), options).await {
+        let taken = sockets.take(Use::Admin, &addr).await;
+        let bound =
+            taken.and_then(|socket| AdminServer::bind_to(socket, readiness.clone(), options));
+        let port = match bound {
             Ok(server) => {
                 let tls = tls.and_then(|tls| tls.for_operators(&addr));
                 let server = match tls {
@@ -104,6 +115,13 @@ impl Admin {
     pub(super) fn ask(&self, authorizer: Arc<dyn Authorizer>) {
         if let Some(port) = &self.port {
             port.handle.set_authorizer(authorizer);
+        }
+    }
+
+    /// Tells this one of the requests to the port itself.
+    pub(super) fn tell(&self, observer: &Arc<dyn Observer>) {
+        if let Some(port) = &self.port {
+            port.handle.set_observer(Arc::clone(observer));
         }
     }
 

@@ -5,13 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zako_core::alias::{AliasOptions, AliasTable};
-use zako_core::server::Face;
+use zako_core::cas::Staging;
+use zako_core::server::{Face, ListenAddr};
 use zako_core::store::LocalStore;
 use zako_core::tls::TlsAcceptor;
 use zako_reapi::grpc::RemoteExecutionFace;
 use zako_reapi::http::{HttpOptions, HttpServer};
 use zako_reapi::{ActionUpdates, Cache, CacheOptions};
 
+use super::abort_on_drop::AbortOnDrop;
+use super::sockets::{Sockets, Use};
+use super::{Configured, limits};
 use crate::config::{ActionUpdatesChoice, HttpChoice, Origin, ServerConfig};
 use crate::failure::{Exit, Failure};
 use crate::local_store::durability;
@@ -22,10 +26,6 @@ const ALIASES: &str = "aliases";
 /// How often names of blobs that are gone are dropped.
 const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
 
-/// A task that ends with this.
-#[derive(Debug)]
-pub(super) struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
 /// The store as build tools see it, if they may use it.
 ///
 /// # Errors
@@ -33,7 +33,7 @@ pub(super) struct AbortOnDrop(tokio::task::JoinHandle<()>);
 /// not use.
 pub(super) async fn cache(
     config: &ServerConfig,
-    store: &LocalStore,
+    store: Arc<dyn Staging>,
 ) -> Result<Option<Cache>, Failure> {
     allowed(config)?;
     if !config.build_tools.value {
@@ -45,7 +45,6 @@ pub(super) async fn cache(
     let aliases = AliasTable::open(&folder, options).await;
     let aliases = aliases
         .map_err(|error| Failure::from(error).context(format!("opening {}", folder.display())))?;
-    let store = Arc::new(store.clone());
     Ok(Some(Cache::new(store, aliases, cache_options(config))))
 }
 
@@ -66,23 +65,33 @@ pub(super) fn face(cache: &Cache) -> Arc<dyn Face> {
     Arc::new(RemoteExecutionFace::new(cache.clone()))
 }
 
-/// The HTTP cache on its address, if it has one.
+/// The HTTP cache on its address, if it has one, beside a server at `listen`.
 ///
 /// # Errors
 /// The address was asked for and can't be taken.
 pub(super) async fn http(
-    config: &ServerConfig,
+    configured: &Configured,
+    listen: &ListenAddr,
     cache: &Cache,
     store: &LocalStore,
     tls: Option<TlsAcceptor>,
+    sockets: &mut Sockets,
 ) -> Result<Option<HttpServer>, Failure> {
-    let Some(addr) = config.http.value.address(&config.listen.value) else {
+    let config = &configured.server;
+    let passed = sockets.inherited(Use::Http).cloned();
+    let addr = match (&config.http.value, passed) {
+        (HttpChoice::Auto | HttpChoice::At(_), Some(passed)) => Some(passed),
+        (choice, _) => choice.address(listen),
+    };
+    let Some(addr) = addr else {
         return Ok(None);
     };
     let mut options = HttpOptions::default();
     options.body_idle_timeout = config.upload_idle_timeout.value.0;
     options.drain_timeout = config.drain_timeout.value.0;
-    match HttpServer::bind(&addr, cache.clone(), options).await {
+    limits::bound_http(&mut options, &configured.limits);
+    let taken = sockets.take(Use::Http, &addr).await;
+    match taken.and_then(|socket| HttpServer::bind_to(socket, cache.clone(), options)) {
         Ok(server) => {
             let server = server.with_maintenance(Arc::new(store.clone()));
             Ok(Some(match tls {
@@ -119,24 +128,6 @@ pub(super) fn sweep(cache: &Cache) -> AbortOnDrop {
             }
         }
     })
-}
-
-impl AbortOnDrop {
-    pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(task))
-    }
-}
-
-impl AbortOnDrop {
-    pub(super) fn new(task: tokio::task::JoinHandle<()>) -> Self {
-        Self(task)
-    }
-}
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 fn cache_options(config: &ServerConfig) -> CacheOptions {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use zako_core::server::ListenAddr;
 use zako_core::tls::{ClientAuth, TlsAcceptor, TlsPrepared, TlsServerOptions};
 
-use super::build_tools::AbortOnDrop;
+use super::abort_on_drop::AbortOnDrop;
 use crate::config::{AdminConfig, ClientAuthChoice, ServerConfig, TlsConfig};
 use crate::failure::Failure;
 
@@ -99,7 +99,7 @@ impl Tls {
     /// Reads the files again whenever they change, until what this gives is dropped.
     pub(super) fn watch(&self) -> AbortOnDrop {
         let tls = self.clone();
-        AbortOnDrop::new(tokio::spawn(async move {
+        AbortOnDrop::spawn(async move {
             let mut known = tls.marks();
             let mut seen = known.clone();
             let mut warned = None;
@@ -115,7 +115,7 @@ impl Tls {
                     tls.read_again();
                 }
             }
-        }))
+        })
     }
 
     fn read_again(&self) {
@@ -218,17 +218,38 @@ pub(super) fn allowed(
     ];
     for (key, addr) in addresses {
         if let Some(addr) = addr.filter(is_exposed) {
-            return Err(Failure::usage(format!(
-                "{key} is {addr}, which other machines reach, and there is no TLS"
-            ))
-            .advise(
-                "Give a certificate with --tls-cert FILE --tls-key FILE; or, in a network where \
-                 everyone may see and change all that moves, allow it with --tls-allow-plaintext \
-                 ([tls] allow-plaintext = true).",
-            ));
+            return Err(exposed(key, &addr));
         }
     }
     Ok(())
+}
+
+/// Whether the sockets that were handed on may be served.
+///
+/// # Errors
+/// Other machines reach one, and there is no TLS.
+pub(super) fn allowed_on<'a>(
+    config: &TlsConfig,
+    mut sockets: impl Iterator<Item = &'a ListenAddr>,
+) -> Result<(), Failure> {
+    if Files::of(config)?.is_some() || config.allow_plaintext.value {
+        return Ok(());
+    }
+    match sockets.find(|addr| is_exposed(addr)) {
+        Some(addr) => Err(exposed("a socket that was handed on", addr)),
+        None => Ok(()),
+    }
+}
+
+fn exposed(what: &str, addr: &ListenAddr) -> Failure {
+    Failure::usage(format!(
+        "{what} is {addr}, which other machines reach, and there is no TLS"
+    ))
+    .advise(
+        "Give a certificate with --tls-cert FILE --tls-key FILE; or, in a network where \
+         everyone may see and change all that moves, allow it with --tls-allow-plaintext \
+         ([tls] allow-plaintext = true).",
+    )
 }
 
 /// Whether more than this machine reaches it.

@@ -38,7 +38,7 @@ const OPEN_FILES: u64 = 12;
 const THREADS: u64 = 6;
 
 /// Fewer say nothing.
-const LEAST_SAMPLES: usize = 30;
+const LEAST_SAMPLES: usize = 12;
 
 impl Figures {
     /// `None` if the server is gone.

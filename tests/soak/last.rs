@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use zako_core::cas::{CasExt, Maintain};
 use zako_core::client::{Client, ClientOptions};
 
-use crate::blobs::{Content, Shared};
+use crate::blobs::{Content, Fate, Shared};
 use crate::site::{End, Site};
 use crate::worker::Worker;
 
@@ -20,9 +20,14 @@ pub(crate) async fn check(site: &Arc<Site>, shared: &[Shared], mut workers: Vec<
     let client = Client::connect(&url, ClientOptions::default())
         .await
         .unwrap();
-    for own in workers.iter_mut().flat_map(|worker| &mut worker.own) {
-        let present = read_back(&client, &own.content).await;
-        own.seen(site, moment, present);
+    for worker in &mut workers {
+        for own in &mut worker.own {
+            let present = read_back(&client, &own.content).await;
+            // A crash between a blob's commit and that of its other name leaves the blob.
+            if worker.by_digest || own.fate != Fate::Absent {
+                own.seen(site, moment, present);
+            }
+        }
     }
     for shared in shared {
         let present = read_back(&client, &shared.content).await;

@@ -165,6 +165,7 @@ impl Run {
             log: Arc::clone(&self.log),
             rng: Worker::generator(args.seed, self.number * 100 + number),
             own: Vec::new(),
+            by_digest: kind == "native",
             shared: Arc::clone(&shared),
             over: Arc::clone(&self.over),
             pause: Duration::from_secs_f64(polite / args.rate * pace),

@@ -20,6 +20,8 @@ pub(crate) struct Worker {
     pub(crate) log: Arc<Log>,
     pub(crate) rng: StdRng,
     pub(crate) own: Vec<Own>,
+    /// Whether it names blobs by their digests, not by another hash.
+    pub(crate) by_digest: bool,
     pub(crate) shared: Arc<Vec<Shared>>,
     /// Set when the run is over.
     pub(crate) over: Arc<AtomicBool>,

@@ -103,10 +103,10 @@ impl Identities {
             let name: String = holder.name().chars().take(100).collect();
             why = format!("the certificate of {name:?} is no identity's here");
         }
-        if let Some(user) = credentials.user {
-            if let Some(identity) = self.users.get(&user) {
-                return Ok(identity.clone());
-            }
+        if let Some(user) = credentials.user
+            && let Some(identity) = self.users.get(&user)
+        {
+            return Ok(identity.clone());
         }
         self.anonymous.clone().ok_or_else(|| wrong(why))
     }

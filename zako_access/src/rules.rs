@@ -195,6 +195,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
         Ok(OneOrMany(vec![one]))
     }
 
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        let one = T::deserialize(number.into_deserializer())?;
+        Ok(OneOrMany(vec![one]))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
         Vec::deserialize(SeqAccessDeserializer::new(seq)).map(OneOrMany)
     }

@@ -18,7 +18,7 @@ use zako_core::access::Secret;
 use crate::pattern::from_text;
 
 /// What the tokens that this makes begin with, so that scanners for secrets find them.
-const PREFIX: &str = "zako_";
+pub const TOKEN_PREFIX: &str = "zako_";
 
 /// The SHA-256 of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -31,7 +31,10 @@ pub struct TokenHash([u8; 32]);
 pub fn new_token() -> Result<Secret, rand::rand_core::OsError> {
     let mut secret = [0; 32];
     OsRng.try_fill_bytes(&mut secret)?;
-    Ok(Secret::new(format!("{PREFIX}{}", Hash::from_bytes(secret))))
+    Ok(Secret::new(format!(
+        "{TOKEN_PREFIX}{}",
+        Hash::from_bytes(secret)
+    )))
 }
 
 impl TokenHash {

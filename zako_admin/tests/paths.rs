@@ -36,6 +36,8 @@ async fn it_is_healthy_from_the_start_and_ready_in_between() {
         assert!(page.body.contains(&format!("pill {reason}")), "{page:?}");
     };
     ready(503, "opening").await;
+    port.readiness.opening(|| Some(0.5));
+    assert!(port.get("/readyz").await.body.contains("50 %"));
     port.readiness.reached(State::Ready);
     ready(200, "ready").await;
     port.readiness.reached(State::Draining);

@@ -75,7 +75,7 @@ async fn unread_answers_end_at_their_deadline() {
         (BATCH, bytes(1, digest(&large))),
         (DOWNLOAD, metadata(&large, 0, None)),
     ] {
-        let mut call = open(&client, path, &[("grpc-timeout", "500m")], &message).await;
+        let mut call = open(&client, path, &[("grpc-timeout", "3S")], &message).await;
         let mut body = (&mut call.response).await.unwrap().into_body();
         let reset = tokio::time::timeout(Duration::from_secs(60), async {
             // The window is not given back.
@@ -106,7 +106,7 @@ async fn a_deadline_holds_for_the_rest_of_a_generated_answer() {
     let server = Running::start(ServerOptions::default()).await;
     let client = server.client().await;
     for path in [NEGOTIATE, "/grpc.health.v1.Health/Watch"] {
-        let mut call = client.call(path, &[("grpc-timeout", "300m")]).await;
+        let mut call = client.call(path, &[("grpc-timeout", "3S")]).await;
         call.send(framed(b"").into(), path != NEGOTIATE).await;
         let answer = soon(call.answer()).await;
         assert_eq!(answer.expect(code::DEADLINE_EXCEEDED).messages.len(), 1);

@@ -334,7 +334,7 @@ async fn deadlines() {
     let client = server.session().await;
     let data = pattern(LARGE);
     let digest = hash::bytes(&data);
-    let mut call = client.call(UPLOAD, &[("grpc-timeout", "200m")]).await;
+    let mut call = client.call(UPLOAD, &[("grpc-timeout", "3S")]).await;
     let meta = framed(metadata(&digest, 0, None));
     call.send([meta, framed(chunk(&data[..10]))].concat().into(), false)
         .await;

@@ -233,6 +233,47 @@ async fn a_store_full_of_leases_refuses_rather_than_breaks_a_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_full_store_does_not_fall_into_short_segments() {
+    let folder = TempDir::new().unwrap();
+    let clock = Arc::new(TestClock::default());
+    let mut options = options(4 << 20);
+    options.clock = clock.clone();
+    let store = open(folder.path(), options).await;
+    let mut kept = Vec::new();
+    // Leased files, and room for small blobs only.
+    for number in 0.. {
+        let (digest, data) = content(number, 400_000);
+        if store.put(&digest, data).await.is_err() {
+            break;
+        }
+        store.missing(&[digest], Lease::Default).await.unwrap();
+        kept.push(digest);
+    }
+    let segments = || {
+        std::fs::read_dir(folder.path().join("segments"))
+            .unwrap()
+            .count()
+    };
+    for number in 1_000..1_040 {
+        let (digest, data) = content(number, 2_000);
+        store.put(&digest, data).await.unwrap();
+        store.missing(&[digest], Lease::Default).await.unwrap();
+        kept.push(digest);
+        // Each refusal seals what was written to.
+        clock.pass(1);
+        let (digest, data) = content(number, 400_000);
+        store.put(&digest, data).await.unwrap_err();
+    }
+    assert!(segments() > 20, "{} segments", segments());
+    store.collect_garbage().await.unwrap();
+    assert!(segments() < 10, "{} segments", segments());
+    assert_eq!(absent(&store, &kept).await, 0);
+    for digest in &kept {
+        store.fetch_bytes(digest).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_used_stays_longer() {
     let folder = TempDir::new().unwrap();
     let store = open(folder.path(), options(8 << 20)).await;

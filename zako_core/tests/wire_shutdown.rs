@@ -79,6 +79,26 @@ async fn a_running_download_ends_and_no_new_connection_begins() {
 }
 
 #[tokio::test]
+async fn who_has_just_connected_has_its_first_call_answered() {
+    let mut options = draining(NEVER);
+    options.first_call_timeout = NEVER;
+    options.handshake_timeout = NEVER;
+    let mut server = Running::start(options).await;
+    let client = server.client().await;
+    // Connections are accepted in turn: that one has been when a later one is answered.
+    let later = server.session().await;
+    let addr = server.addr;
+    server.stop();
+    while TcpStream::connect(addr).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(later);
+    let health = client.unary("/grpc.health.v1.Health/Check", b"").await;
+    health.expect(code::OK);
+    ended(server).await;
+}
+
+#[tokio::test]
 async fn open_ended_calls_hold_nothing_up() {
     let mut server = Running::start(draining(NEVER)).await;
     let client = server.client().await;

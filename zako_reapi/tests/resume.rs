@@ -11,6 +11,7 @@ use support::streams::{
 use support::{TestServer, random};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
+use zako_core::cas::Maintain;
 use zako_core::server::ServerOptions;
 use zako_core::store::StoreOptions;
 use zako_reapi::CacheOptions;
@@ -110,7 +111,9 @@ async fn a_dropped_upload_goes_on_from_what_came() {
         while more.capacity() < 64 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        while server.store.usage().await.unwrap().partial_bytes == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         call.abort();
         let _ = call.await;
         loop {

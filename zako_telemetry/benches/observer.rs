@@ -77,7 +77,10 @@ async fn main() {
         "put" => {
             let puts = stream::iter(&blobs).map(|(digest, data)| client.put(digest, data.clone()));
             let puts = puts.buffer_unordered(CALLS);
-            puts.for_each(async |stored| drop(stored.unwrap())).await;
+            puts.for_each(async |stored| {
+                let _ = stored.unwrap();
+            })
+            .await;
         }
         "get" => {
             let gets = stream::iter(&blobs).map(|(digest, _)| client.fetch_bytes(digest));

@@ -9,7 +9,7 @@ mod runtime;
 mod trace;
 
 pub use error::TelemetryError;
-pub use metrics::{CATALOG, Kind, Metrics, Spec};
+pub use metrics::{CATALOG, Kind, Metrics, Spec, report_roads};
 pub use otlp::{Environment, Headers, OtlpOptions, Protocol, Signal, Target, process_environment};
 pub use resource::resource;
 pub use runtime::ExportRuntime;

@@ -13,16 +13,19 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{
     ExportMetricsServiceRequest, ExportMetricsServiceResponse,
 };
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::metrics::v1::number_data_point;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use zako_core::cas::CasExt;
 use zako_core::store::StoreOptions;
-use zako_telemetry::{CATALOG, Kind, Metrics, OtlpOptions};
+use zako_telemetry::{CATALOG, Kind, Metrics, OtlpOptions, Protocol, report_roads};
 
 /// A collector that hands on what it is sent, and the headers it came with.
 struct Collector(mpsc::UnboundedSender<(ExportMetricsServiceRequest, Option<String>)>);
+
+type Received = mpsc::UnboundedReceiver<(ExportMetricsServiceRequest, Option<String>)>;
 
 #[tonic::async_trait]
 impl MetricsService for Collector {
@@ -37,16 +40,53 @@ impl MetricsService for Collector {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_collector_is_sent_what_a_scrape_shows() {
-    let (sender, mut received) = mpsc::unbounded_channel();
+/// A collector's address, and what it is sent.
+async fn collector() -> (String, Received) {
+    let (sender, received) = mpsc::unbounded_channel();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let collector = tonic::transport::Server::builder()
         .add_service(MetricsServiceServer::new(Collector(sender)))
         .serve_with_incoming(TcpIncoming::from(listener));
     tokio::spawn(collector);
+    (endpoint, received)
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_tells_which_roads_its_blobs_took() {
+    let (endpoint, mut received) = collector().await;
+    let server = Measured::start(StoreOptions::default()).await;
+    let client = server.client().await;
+    client.put_bytes(vec![3; 3 << 20]).await.unwrap();
+    let options = OtlpOptions {
+        endpoint: Some(endpoint),
+        protocol: Some(Protocol::Grpc),
+        ..OtlpOptions::default()
+    };
+    let patience = Duration::from_secs(60);
+    let sent = report_roads(&client.roads(), &options, &|_| None, patience).await;
+    assert!(sent.unwrap());
+    let (request, _) = received.recv().await.unwrap();
+    let metrics = request.resource_metrics.iter();
+    let metrics = metrics.flat_map(|one| &one.scope_metrics);
+    let mut metrics = metrics.flat_map(|one| &one.metrics);
+    let bytes = metrics.find(|one| one.name == "zako.client.transferred");
+    let Some(Data::Sum(bytes)) = &bytes.unwrap().data else {
+        panic!("{request:?}");
+    };
+    let counts = bytes.data_points.iter().map(|point| match point.value {
+        Some(number_data_point::Value::AsInt(value)) => value,
+        ref other => panic!("{other:?}"),
+    });
+    assert!(counts.sum::<i64>() >= 3 << 20);
+    let nowhere = OtlpOptions::default();
+    let asked = report_roads(&client.roads(), &nowhere, &|_| None, patience).await;
+    assert!(!asked.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collector_is_sent_what_a_scrape_shows() {
+    let (endpoint, mut received) = collector().await;
     let options = OtlpOptions {
         headers: "x-key=secret".parse().unwrap(),
         ..OtlpOptions::default()

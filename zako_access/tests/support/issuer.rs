@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
-use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
+use rand::RngCore;
+use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384};
 use serde_json::{Value, json};
 
 /// Signs with one key.
@@ -23,7 +24,7 @@ impl Issuer {
         let key = match algorithm {
             Algorithm::ES256 => EncodingKey::from_ec_pem(&pem(&PKCS_ECDSA_P256_SHA256)),
             Algorithm::ES384 => EncodingKey::from_ec_pem(&pem(&PKCS_ECDSA_P384_SHA384)),
-            Algorithm::EdDSA => EncodingKey::from_ed_pem(&pem(&PKCS_ED25519)),
+            Algorithm::EdDSA => Ok(EncodingKey::from_ed_der(&ed25519())),
             _ => EncodingKey::from_rsa_pem(include_bytes!("../keys/rsa.pem")),
         };
         Self {
@@ -49,6 +50,14 @@ impl Issuer {
     pub fn sign_with(&self, header: &Header, claims: &Value) -> String {
         encode(header, claims, &self.key).unwrap()
     }
+}
+
+/// A private key in the form of PKCS #8 without the public one.
+fn ed25519() -> Vec<u8> {
+    let mut der = b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20".to_vec();
+    der.resize(48, 0);
+    rand::rng().fill_bytes(&mut der[16..]);
+    der
 }
 
 /// Writes the public keys of these into a folder; the file.

@@ -66,6 +66,7 @@ impl Chart<'_> {
                     }
                 }
                 div class="plot" {
+                    span class="top" aria-hidden="true" { ((self.text)(most)) }
                     svg role="img" aria-label=(self.label(highest)) preserveAspectRatio="none"
                         viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } {
                         @for y in [0.5, HEIGHT / 2.0, HEIGHT - 0.5] {
@@ -77,7 +78,6 @@ impl Chart<'_> {
                             path class={ "stroke " (color(at)) } d=(stroke) {}
                         }
                     }
-                    span class="top" aria-hidden="true" { ((self.text)(most)) }
                 }
                 div class="axis" aria-hidden="true" {
                     span { (self.width.minutes) " min ago" }

@@ -98,7 +98,7 @@ fn body(status: &Status) -> Markup {
             p class={ "banner " (status.state) } role="status" { (reason) }
         }
         (section("stored", "Stored", match &status.store {
-            Some(store) => stored::stored(store),
+            Some(store) => stored::stored(store, activity.corrupt_blobs),
             None => tables::none("The store can't tell yet."),
         }))
         div class="charts" { (charts(activity)) }
@@ -197,14 +197,12 @@ fn charts(activity: &Activity) -> Markup {
 fn writes(activity: &Activity) -> Markup {
     let commits = &activity.commits;
     let or_none = |value: Option<f64>, text: fn(f64) -> String| value.map_or("–".to_owned(), text);
-    let corrupt = (activity.corrupt_blobs > 0).then_some("bad");
     html! {
         dl {
             div { dt { "Groups, last 15 min" } dd { (count(commits.recent)) } }
             div { dt { "Blobs a group" } dd { (or_none(commits.blobs_per_commit, rate)) } }
             div { dt { "Sync p50" } dd { (or_none(commits.sync_p50_seconds, seconds)) } }
             div { dt { "Sync p99" } dd { (or_none(commits.sync_p99_seconds, seconds)) } }
-            div { dt { "Damaged blobs found" } dd class=[corrupt] { (count(activity.corrupt_blobs)) } }
         }
     }
 }
@@ -236,7 +234,7 @@ fn server(status: &Status) -> Markup {
             ("Uploads that run", server.uploads),
             ("Sessions", server.sessions),
             ("Tokens", server.tokens),
-            ("Sessions over RDMA", server.rdma_sessions),
+            ("RDMA sessions", server.rdma_sessions),
         ]
     };
     html! {

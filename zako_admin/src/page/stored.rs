@@ -8,7 +8,8 @@ use crate::status::StoreStatus;
 /// Units in the whole width of the bar.
 const WIDTH: f64 = 1000.0;
 
-pub(super) fn stored(store: &StoreStatus) -> Markup {
+/// `damaged` blobs were found since the start.
+pub(super) fn stored(store: &StoreStatus, damaged: u64) -> Markup {
     let cap = store.disk_cap_bytes.max(store.disk_bytes).max(1) as f64;
     let share = store.disk_bytes as f64 / cap;
     let size = |size: u64| bytes(size as f64);
@@ -24,7 +25,7 @@ pub(super) fn stored(store: &StoreStatus) -> Markup {
         size(store.disk_cap_bytes),
         percent(share)
     );
-    let quarantined = (store.quarantined_blobs > 0).then_some("bad");
+    let alarm = |number: u64| (number > 0).then_some("bad");
     html! {
         p class="used" {
             strong { (size(store.disk_bytes)) " used" }
@@ -43,7 +44,11 @@ pub(super) fn stored(store: &StoreStatus) -> Markup {
             div { dt { (key("one")) "In use" } dd { (size(parts[0].1)) } }
             div { dt { (key("two")) "Partial uploads" } dd { (size(store.partial_bytes)) } }
             div { dt { (key("three")) "Reclaimable" } dd { (size(store.reclaimable_bytes)) } }
-            div { dt { "Quarantined blobs" } dd class=[quarantined] { (count(store.quarantined_blobs)) } }
+            div { dt { "Found damaged" } dd class=[alarm(damaged)] { (count(damaged)) } }
+            div {
+                dt { "In quarantine" }
+                dd class=[alarm(store.quarantined_blobs)] { (count(store.quarantined_blobs)) }
+            }
         }
     }
 }
@@ -85,7 +90,7 @@ mod tests {
         let mut store = StoreStatus::default();
         (store.disk_bytes, store.disk_cap_bytes) = (3000, 1000);
         (store.reclaimable_bytes, store.partial_bytes) = (u64::MAX, 7);
-        let text = stored(&store).into_string();
+        let text = stored(&store, 0).into_string();
         assert!(text.contains("100 %"), "{text}");
     }
 }

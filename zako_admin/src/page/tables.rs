@@ -126,7 +126,13 @@ pub(super) fn failures(rows: &[FailureRow]) -> Markup {
                     } }
                     tbody {
                         @for row in rows { tr {
-                            th class="text" scope="row" { (shown(&row.method)) }
+                            th class="text" scope="row" {
+                                (shown(&row.method))
+                                // The methods of gRPC tell by themselves.
+                                @if !row.method.starts_with('/') {
+                                    small class="rest" { " · " (interface_name(row.interface)) }
+                                }
+                            }
                             td class="text" { (row.code) " " (row.code_name) }
                             (numbers(&[row.count]))
                             td class="when" { (ago(&row.last, row.seconds_ago)) }

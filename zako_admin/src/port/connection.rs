@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -28,7 +29,12 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
     let options = &shared.options;
     let service = service_fn(|request| {
         let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(route::answer(&shared, &peer, &request).await) }
+        async move {
+            let began = Instant::now();
+            let answer = route::answer(&shared, &peer, &request).await;
+            shared.observe(&peer, &request, &answer, began.elapsed());
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

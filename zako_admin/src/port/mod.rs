@@ -10,13 +10,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::{Method, Request};
+use hyper::body::Body;
 use parking_lot::RwLock;
 use zako_core::access::Authorizer;
 use zako_core::cas::{Maintain, Result};
+use zako_core::negotiate::Peer;
+use zako_core::observe::{CallEnd, Interface, Observer};
 use zako_core::server::{FiguresReader, ListenAddr, ListenSocket, Port};
 
 pub use options::AdminOptions;
 
+use self::answer::Answer;
 use crate::events::RecentEvents;
 use crate::metrics::MetricsText;
 use crate::readiness::{Readiness, State};
@@ -52,6 +57,7 @@ struct Sources {
     server: Option<FiguresReader>,
     metrics: Option<Arc<dyn MetricsText>>,
     recorder: Option<Arc<Recorder>>,
+    observer: Option<Arc<dyn Observer>>,
     events: Option<RecentEvents>,
     version: &'static str,
     facts: Vec<Fact>,
@@ -73,7 +79,7 @@ impl AdminServer {
         Ok(Self::on(port, readiness, options))
     }
 
-    /// On a socket that listens already.
+    /// Takes a socket that listens already. Needs a tokio runtime.
     ///
     /// # Errors
     /// [`ErrorKind::Io`](zako_core::cas::ErrorKind::Io) if it is of no use.
@@ -166,6 +172,11 @@ impl AdminHandle {
         self.0.sources.write().facts = facts;
     }
 
+    /// Tells this one of the requests to the port itself.
+    pub fn set_observer(&self, observer: Arc<dyn Observer>) {
+        self.0.sources.write().observer = Some(observer);
+    }
+
     /// Asks this one who callers of other machines are from now on.
     pub fn set_authorizer(&self, authorizer: Arc<dyn Authorizer>) {
         self.0.sources.write().authorizer = Some(authorizer);
@@ -180,10 +191,27 @@ impl AdminHandle {
 }
 
 impl Shared {
+    /// Tells of a request that was answered.
+    fn observe<B>(&self, peer: &Peer, request: &Request<B>, answer: &Answer, took: Duration) {
+        let observer = self.sources.read().observer.clone();
+        let Some(observer) = observer else { return };
+        let method = match *request.method() {
+            Method::GET => "GET",
+            Method::HEAD => "HEAD",
+            _ => "other",
+        };
+        let mut call = CallEnd::new(Interface::Admin, method);
+        call.code = answer.status().as_u16();
+        call.duration = took;
+        call.sent = answer.body().size_hint().exact().unwrap_or_default();
+        call.peer = peer.host();
+        observer.call(&call);
+    }
+
     /// All that the status page tells.
     async fn status(&self) -> Status {
         let sources = self.sources.read().clone();
-        let state = self.readiness.state();
+        let (state, reason) = self.readiness.reason();
         let store = async {
             // One that is being opened would let the caller wait.
             let store = sources.store.filter(|_| state != State::Opening)?;
@@ -194,7 +222,7 @@ impl Shared {
         Status {
             version: sources.version,
             state: state.as_str(),
-            reason: (state != State::Ready).then(|| state.reason().to_owned()),
+            reason: (state != State::Ready).then_some(reason),
             time: rfc3339(SystemTime::now()),
             uptime_seconds: self.began.elapsed().as_secs(),
             facts: sources.facts,

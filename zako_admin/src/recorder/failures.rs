@@ -63,10 +63,12 @@ pub(super) fn is_failure(call: &CallEnd<'_>) -> bool {
     const CANCELLED: u16 = 1;
     const NOT_FOUND: u16 = 5;
     const ALREADY_EXISTS: u16 = 6;
+    // Nobody waited for the answer.
+    const GONE: u16 = 499;
     match call.code {
         OK | CANCELLED | NOT_FOUND | ALREADY_EXISTS => false,
         // HTTP's begin where gRPC's have ended.
-        code => code < 100 || (code >= 400 && code != 404),
+        code => code < 100 || (code >= 400 && code != 404 && code != GONE),
     }
 }
 

@@ -131,7 +131,15 @@ impl Recorder {
         };
         let spans = call.duration.as_secs() / SPAN.as_secs() + 1;
         let failed = failures::is_failure(call);
+        // Who looks at the page is not what it is about.
+        let is_traffic = call.interface != Interface::Admin;
         self.count(span, |counts| {
+            let interface = &mut counts.totals.interfaces[number(call.interface)];
+            interface.traffic.add(traffic);
+            interface.failed += u64::from(failed);
+            if !is_traffic {
+                return;
+            }
             counts.slot.call(call);
             if spans <= 2 {
                 counts.slot.received += call.received;
@@ -139,13 +147,11 @@ impl Recorder {
             }
             let identity = call.identity.map(|identity| identity.name());
             counts.peers.count(call.peer, identity, traffic);
-            let interface = &mut counts.totals.interfaces[number(call.interface)];
-            interface.traffic.add(traffic);
-            interface.failed += u64::from(failed);
         });
-        if spans > 2 || failed {
+        let is_long = spans > 2 && is_traffic;
+        if is_long || failed {
             let mut ring = self.ring.lock();
-            if spans > 2 {
+            if is_long {
                 ring.spread(span, spans, call.received, call.sent);
             }
             if failed {

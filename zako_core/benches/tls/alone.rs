@@ -51,11 +51,7 @@ pub(crate) fn measure(bytes: usize) -> Outcome<Alone> {
         while !came.is_empty() {
             client.read_tls(&mut came)?;
             client.process_new_packets()?;
-            loop {
-                let given = match client.reader().into_first_chunk() {
-                    Ok(chunk) => chunk.len(),
-                    Err(_) => break,
-                };
+            while let Ok(given) = client.reader().into_first_chunk().map(<[u8]>::len) {
                 client.reader().consume(given);
             }
         }

@@ -6,14 +6,21 @@
 //! authorizer everyone who can connect may do everything, but for the maintenance of the
 //! store, which the server's options say.
 
+mod accounted;
+mod denied;
 mod identity;
+mod pace;
+mod quota;
 #[cfg(feature = "grpc")]
 mod recognition;
 mod secret;
 
 use std::fmt;
 
+pub use accounted::Accounted;
 pub use identity::{Identity, Rights, Role};
+pub use pace::Pace;
+pub use quota::{Account, Allowance, Consumer, Direction, Exceeded, Limit, Quota};
 #[cfg(feature = "grpc")]
 pub(crate) use recognition::Recognition;
 pub use secret::Secret;

@@ -1,6 +1,7 @@
 //! The codec of a log's header and records. The layout is in FORMAT.md.
 
 use super::{Alias, AliasKey};
+use crate::store::format::ALIASES;
 use crate::{Digest, Hash};
 
 /// The length of a log's header, in bytes.
@@ -12,7 +13,7 @@ pub(super) const RECORD_LEN: usize = 96;
 /// The largest blob that can have an alias, in bytes.
 pub(super) const MOST_SIZE: u64 = (1 << 48) - 2;
 
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = ALIASES.newest;
 const MAGIC: [u8; 8] = *b"ZAKOALI1";
 const ALIAS: u8 = 1;
 const REMOVAL: u8 = 2;
@@ -49,7 +50,7 @@ impl Header {
         }
         // The checksum is a version's own affair; the version number never moves.
         let version = u32_at(bytes, 8);
-        if version != FORMAT_VERSION {
+        if !ALIASES.knows(version) {
             return Self::OtherVersion(version);
         }
         if u32_at(bytes, 60) != crc32fast::hash(&bytes[..60]) {

@@ -8,6 +8,7 @@ use super::log::{LOG, Log, NEW_LOG};
 use super::record::{HEADER_LEN, Header, RECORD_LEN, Record};
 use super::{Alias, AliasOptions, is_past};
 use crate::cas::{CasError, ErrorKind, Result};
+use crate::store::format::ALIASES;
 use crate::store::local::io::{Access, Backend, BackendFile, Lock, read_exact_at};
 
 /// A table as its folder has it.
@@ -86,13 +87,7 @@ fn read(file: Arc<dyn BackendFile>, path: &Path, now: u64, lock: Box<dyn Lock>) 
     };
     let mut epoch = match decoded {
         Header::Whole { epoch } => Some(epoch),
-        Header::OtherVersion(version) => {
-            let text = format!(
-                "the aliases have format {version}, which this version of zako does not know; use \
-                 the version of zako that made them"
-            );
-            return Err(CasError::new(ErrorKind::Format, text).with_path(path));
-        }
+        Header::OtherVersion(version) => return Err(ALIASES.refuse(version).with_path(path)),
         Header::Damaged => {
             tracing::warn!(path = %path.display(), "the header is damaged; what can be read is kept");
             None

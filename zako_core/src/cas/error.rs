@@ -191,6 +191,11 @@ impl CasError {
         self.0.retry_after
     }
 
+    /// The error directly behind it, of which its text tells too.
+    pub(crate) fn cause(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+
     /// Whether the blob is absent.
     pub fn is_not_found(&self) -> bool {
         self.kind() == ErrorKind::NotFound

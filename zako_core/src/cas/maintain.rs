@@ -95,9 +95,10 @@ pub struct Usage {
     pub quarantined_blobs: u64,
     /// Memory that the index takes.
     pub index_bytes: u64,
-    /// Small blobs that wait to be written.
+    /// Small blobs that wait to be written. A server doesn't tell its clients.
     pub queued_bytes: u64,
     /// File operations of this process's stores that wait for a thread or run on one.
+    /// A server doesn't tell its clients.
     pub blocking_jobs: u64,
     /// How durable a stored blob is: "immediate", "interval", "none".
     pub durability: &'static str,

@@ -102,8 +102,10 @@ mod tests {
 
     #[test]
     fn what_is_no_header_is_refused_without_being_shown() {
-        let mut options = ClientOptions::default();
-        options.token = Some(Secret::new("hunter2\n"));
+        let mut options = ClientOptions {
+            token: Some(Secret::new("hunter2\n")),
+            ..ClientOptions::default()
+        };
         let error = CallCredentials::of(&options).unwrap_err();
         assert!(!format!("{error:?}").contains("hunter2"));
         options.token = Some(Secret::new("hunter2"));

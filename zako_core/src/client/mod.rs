@@ -101,8 +101,8 @@ struct Inner {
 }
 
 impl Client {
-    /// Connects and opens a session. This is tried once, so that a wrong address
-    /// shows at once.
+    /// Connects and opens a session. An address with nobody there is tried once, so that
+    /// it shows at once.
     ///
     /// # Errors
     /// [`ErrorKind::Unavailable`] if no server is there,
@@ -148,7 +148,14 @@ impl Client {
         let rdma = fabric.map(|fabric| Road::new(fabric, &options, strict));
         let tls = dial::connector(url, &options).await?;
         let pool = Pool::new(url.clone(), options.clone(), tls, acceptable);
-        drop(pool.lane(Load::Light).await?);
+        let mut backoff = Backoff::new(options.retry);
+        while let Err(error) = pool.lane(Load::Light).await.map(drop) {
+            // Nobody there shows at once; a server that was met and ended may have a successor.
+            if !pool.met() {
+                return Err(error);
+            }
+            backoff.pause(error).await?;
+        }
         let gathering = Gathering::new();
         Ok(Self(Arc::new(Inner {
             pool,

@@ -31,6 +31,8 @@ pub(super) struct Pool {
     /// The server chose RDMA for what is large, on one of the connections that there are or
     /// were last.
     rdma: AtomicBool,
+    /// There was a server once.
+    met: AtomicBool,
     unusable: Unusable,
 }
 
@@ -63,12 +65,18 @@ impl Pool {
             opening: tokio::sync::Mutex::default(),
             recommended: AtomicUsize::new(1),
             rdma: AtomicBool::new(false),
+            met: AtomicBool::new(false),
             unusable: Unusable::default(),
         }
     }
 
     pub(super) fn url(&self) -> &ServerUrl {
         &self.url
+    }
+
+    /// Whether there was a connection once.
+    pub(super) fn met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
     }
 
     /// The streams that the server last recommended for a connection.
@@ -225,6 +233,7 @@ impl Pool {
     async fn open(&self) -> Result<Arc<Connection>> {
         let http2 = Http2::connect(&self.url, &self.options, self.tls.as_ref()).await?;
         let connection = Arc::new(Connection::new(http2, self.unusable.clone()));
+        self.met.store(true, Ordering::Relaxed);
         self.connections.lock().push(connection.clone());
         Ok(connection)
     }

@@ -186,6 +186,7 @@ fn server_status(status: proto::StatusResponse) -> ServerStatus {
                 "none" => "none",
                 _ => "unknown",
             },
+            index_bytes: status.index_bytes,
             ..Usage::default()
         },
         version: status.version,

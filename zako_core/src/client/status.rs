@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::Digest;
+use crate::access::{Exceeded, Limit};
 use crate::cas::{CasError, ErrorKind};
 
 /// The longest text taken over from a server, in characters.
@@ -37,6 +38,14 @@ pub(super) fn from_status(status: &Status) -> CasError {
     }
     if let Some(Ok(held)) = told("held").map(|text| text.parse()) {
         error = error.with_held(held);
+    }
+    let limit = info.and_then(|info| exceeded(&info.reason));
+    if let Some(limit) = limit.filter(|_| kind == ErrorKind::NoSpace) {
+        let violations = details.quota_failure().map(|failure| &failure.violations);
+        let subject = violations.and_then(|violations| violations.first());
+        let subject = subject.map_or("", |violation| &violation.subject);
+        let subject = shown(subject, status.code());
+        error = error.with_source(Exceeded { limit, subject });
     }
     let delay = details.retry_info().and_then(|retry| retry.retry_delay);
     match delay {
@@ -103,6 +112,15 @@ fn kind(code: Code, reason: &str) -> ErrorKind {
         Code::PermissionDenied => ErrorKind::PermissionDenied,
         Code::FailedPrecondition | Code::Unimplemented => ErrorKind::Unsupported,
         Code::Ok | Code::Unknown | Code::Internal => ErrorKind::Internal,
+    }
+}
+
+/// What a server's reason says that there was too much of.
+fn exceeded(reason: &str) -> Option<Limit> {
+    match reason {
+        "RATE_LIMITED" => Some(Limit::Requests),
+        "QUOTA_EXCEEDED" => Some(Limit::Stored),
+        _ => None,
     }
 }
 
@@ -175,6 +193,23 @@ mod tests {
         assert_eq!(error.digest(), Some(digest));
         assert_eq!(error.held(), Some(2));
         assert_eq!(error.retry_after(), Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn limits_are_told_from_a_full_store() {
+        for (reason, limit) in [
+            ("RATE_LIMITED", Some(Limit::Requests)),
+            ("QUOTA_EXCEEDED", Some(Limit::Stored)),
+            ("NO_SPACE", None),
+        ] {
+            let mut details = ErrorDetails::with_error_info(reason, "zako", HashMap::new());
+            details.add_quota_failure_violation("identity:ci", "too much");
+            let status = Status::with_error_details(Code::ResourceExhausted, "no", details);
+            let error = from_status(&status);
+            assert_eq!(error.kind(), ErrorKind::NoSpace);
+            assert_eq!(Exceeded::of(&error).map(|exceeded| exceeded.limit), limit);
+            assert_eq!(error.to_string().contains("identity:ci"), limit.is_some());
+        }
     }
 
     #[test]

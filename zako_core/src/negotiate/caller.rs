@@ -82,12 +82,19 @@ impl Caller {
     /// [`ErrorKind::Unauthenticated`] if it is nobody, or anonymous and may not;
     /// [`ErrorKind::PermissionDenied`] if it is somebody who may not.
     pub fn check(&self, namespace: &str, role: Role) -> Result<()> {
-        match self.identity()? {
-            Some(identity) if !identity.allows(namespace, role) => {
-                Err(denied(&identity, Some(namespace), role))
-            }
-            _ => Ok(()),
+        self.identity_with(namespace, role).map(drop)
+    }
+
+    /// Who it is, if it has this role in `namespace`.
+    ///
+    /// # Errors
+    /// As for [`check`](Self::check).
+    pub fn identity_with(&self, namespace: &str, role: Role) -> Result<Option<Identity>> {
+        let identity = self.identity()?;
+        if let Some(identity) = &identity {
+            identity.require(namespace, role)?;
         }
+        Ok(identity)
     }
 
     /// Refuses a caller that has this role nowhere: for calls that tell their namespace
@@ -97,10 +104,8 @@ impl Caller {
     /// As for [`check`](Self::check).
     pub fn check_somewhere(&self, role: Role) -> Result<()> {
         match self.identity()? {
-            Some(identity) if !identity.allows_somewhere(role) => {
-                Err(denied(&identity, None, role))
-            }
-            _ => Ok(()),
+            Some(identity) => identity.require_somewhere(role),
+            None => Ok(()),
         }
     }
 }
@@ -110,30 +115,4 @@ impl fmt::Debug for Caller {
         let peer = self.0.as_ref().map(|shown| shown.peer.addr());
         f.debug_tuple("Caller").field(&peer).finish()
     }
-}
-
-/// The longest part of a namespace that an error shows, in characters.
-const SHOWN: usize = 100;
-
-fn denied(identity: &Identity, namespace: Option<&str>, role: Role) -> CasError {
-    let (name, role) = (identity.name(), role.as_str());
-    let place = match namespace {
-        None => "in any namespace".to_owned(),
-        Some("") => "in the namespace without a name".to_owned(),
-        Some(namespace) => {
-            let namespace: String = namespace.chars().take(SHOWN).collect();
-            format!("in the namespace {namespace:?}")
-        }
-    };
-    let has = match namespace.and_then(|namespace| identity.role(namespace)) {
-        Some(has) => format!(", where it has {}", has.as_str()),
-        None => String::new(),
-    };
-    let message = format!("{name:?} has not the role {role} {place}{has}");
-    // Who shows who it is may come further.
-    let kind = match identity.is_anonymous() {
-        true => ErrorKind::Unauthenticated,
-        false => ErrorKind::PermissionDenied,
-    };
-    CasError::new(kind, message)
 }

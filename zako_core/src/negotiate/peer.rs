@@ -84,6 +84,14 @@ impl Peer {
         &self.addr
     }
 
+    /// The other end's IP address; `None` on a Unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match &self.addr {
+            PeerAddr::Tcp { remote, .. } => Some(remote.ip()),
+            PeerAddr::Unix { .. } => None,
+        }
+    }
+
     /// The other end's address without its port: `10.0.0.7`, `unix`.
     pub fn host(&self) -> &str {
         &self.host

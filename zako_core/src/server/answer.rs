@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body::{Body as HttpBody, Frame};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -12,6 +12,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tracing::Span;
 
+use super::activity::Busy;
 use super::deadline;
 use super::download::DownloadBody;
 use super::meter::Meter;
@@ -19,6 +20,7 @@ use super::sendfile::AnswerBuf;
 use super::span;
 use super::transport::trailers;
 use super::watch::Watch;
+use crate::access::Pace;
 
 /// HTTP/2 takes over whatever it is given at once. Only with pieces does the end of
 /// the body mean that the answer is nearly read.
@@ -40,6 +42,8 @@ pub(super) struct AnswerBody {
     stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     watch: Option<Arc<Watch>>,
     meter: Option<Arc<Meter>>,
+    pace: Option<Pace>,
+    _busy: Option<Busy>,
     /// Of the call, whose answer is a part of it.
     trace: Span,
 }
@@ -60,12 +64,22 @@ impl AnswerBody {
             stop: stop.map(Box::pin),
             watch,
             meter,
+            pace: None,
+            _busy: None,
             trace,
         }
     }
 
+    /// The answer of a call that keeps its connection busy, and is read no faster than its
+    /// caller may.
+    pub(super) fn on(mut self, busy: Busy, pace: Option<Pace>) -> Self {
+        (self._busy, self.pace) = (Some(busy), pace);
+        self
+    }
+
     fn end(&mut self, status: &Status) -> Frame<AnswerBuf> {
         self.inner = Inner::Body(Body::empty());
+        (self.unsent, self.pace) = (Bytes::new(), None);
         Frame::trailers(trailers(status))
     }
 
@@ -87,13 +101,20 @@ impl AnswerBody {
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Answered>> {
-        if !self.unsent.is_empty() {
+        let paced = match &mut self.pace {
+            Some(pace) => pace.poll_ready(cx).is_pending(),
+            None => false,
+        };
+        if !self.unsent.is_empty() && !paced {
             return Poll::Ready(Some(Ok(self.piece())));
         }
         if let Some(timer) = &mut self.deadline
             && timer.as_mut().poll(cx).is_ready()
         {
             return Poll::Ready(Some(Ok(self.end(&deadline::exceeded()))));
+        }
+        if paced {
+            return Poll::Pending;
         }
         let polled = match &mut self.inner {
             Inner::Body(body) => Pin::new(body)
@@ -146,8 +167,13 @@ impl HttpBody for AnswerBody {
                 Poll::Pending => watch.read(),
             }
         }
-        if let (Some(meter), Poll::Ready(Some(Ok(frame)))) = (&this.meter, &frame) {
-            meter.answered(frame);
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            if let Some(meter) = &this.meter {
+                meter.answered(frame);
+            }
+            if let (Some(pace), Some(data)) = (&mut this.pace, frame.data_ref()) {
+                pace.moved(data.remaining());
+            }
         }
         frame
     }

@@ -21,10 +21,12 @@ use tower_service::Service;
 use tracing::{Instrument, Span};
 use zako_rdma::session::Request as Asked;
 
+use super::activity::{Activity, Busy};
 use super::answer::{AnswerBody, Inner};
 use super::batch;
 use super::body::RequestBody;
 use super::deadline;
+use super::drain::DrainLimit;
 use super::face::{Call, Face};
 use super::idle_body::IdleBody;
 use super::meter::{Meter, Metered};
@@ -37,7 +39,9 @@ use super::sendfile::{Road, Slots, Socket};
 use super::span;
 use super::status::to_status;
 use super::watch::Watch;
+use super::windows::{Window, Windows};
 use super::{roles, transport};
+use crate::access::{Allowance, Consumer, Direction, Pace, Quota};
 use crate::access::{Authorizer, Identity};
 use crate::cas::{Cas, Maintain};
 use crate::negotiate::{Caller, Gate, Peer, PeerAddr};
@@ -46,12 +50,17 @@ use crate::tls::{Application, TlsAcceptor};
 use crate::transport::grpc::DecodeLimits;
 use crate::transport::stream::Stream;
 
+/// Calls that a peer may have reset before the server has looked at them; at one more its
+/// connection ends.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// Streams of a connection that the server resets since its peer broke the rules; at one
+/// more the connection ends.
+const MAX_ERROR_RESETS: usize = 256;
+
 const NEGOTIATE: &str = "/zako.v1.cas.ContentAddressableStorage/NegotiateBlobs";
 const DOWNLOAD: &str = "/zako.v1.transport.Transport/Download";
 const RDMA_SESSION: &str = "/zako.v1.rdma.Rdma/Session";
-
-/// How long a connection may be without a call before a server that stops closes it.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What all calls of a server share.
 #[derive(Debug)]
@@ -69,6 +78,10 @@ pub(super) struct Shared {
     pub(super) methods: Option<Methods>,
     /// Knows who callers are; without one everyone is alike.
     pub(super) authorizer: Option<Arc<dyn Authorizer>>,
+    /// Knows what callers may use; without one there are no bounds but the options'.
+    pub(super) quota: Option<Arc<dyn Quota>>,
+    /// What all connections may have sent that isn't read.
+    pub(super) windows: Windows,
     /// Encrypts connections over TCP.
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) began: Instant,
@@ -79,6 +92,8 @@ pub(super) struct Shared {
     pub(super) calls: Calls,
     /// Uploads that run, which outlive their calls when the peer is gone.
     pub(super) uploads: TaskTracker,
+    /// How long calls that run may go on after that.
+    pub(super) drain: DrainLimit,
     /// The server is going to end.
     pub(super) leaving: CancellationToken,
     /// No new calls.
@@ -119,6 +134,19 @@ impl Shared {
     fn face(&self, service: &str) -> Option<Arc<dyn Face>> {
         let serves = |face: &&Arc<dyn Face>| face.services().contains(&service);
         self.faces.iter().find(serves).map(Arc::clone)
+    }
+
+    /// What the call may use, if that is limited.
+    fn allow(
+        &self,
+        peer: &Peer,
+        identity: Option<&Identity>,
+    ) -> Result<Option<Allowance>, tonic::Status> {
+        let Some(quota) = &self.quota else {
+            return Ok(None);
+        };
+        let allowance = Allowance::begin(&**quota, &Consumer::new(identity, peer.ip()));
+        allowance.map_err(|error| to_status(&error))
     }
 
     /// What reports the call when it ends, if anyone listens.
@@ -214,30 +242,35 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
     });
     let stream = Socket::new(stream, Arc::clone(&road));
     let first_call = CancellationToken::new();
+    let activity = Activity::new();
     let service = {
         let (peer, shared) = (Arc::clone(&peer), Arc::clone(&shared));
-        let first_call = first_call.clone();
+        let (first_call, activity) = (first_call.clone(), activity.clone());
         service_fn(move |request| {
             first_call.cancel();
             let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
             let method = request.uri().path();
             let span = tracing::debug_span!("call", method, transport = "grpc");
             let trace = span::call(request.headers(), method, &peer);
-            let answered = answer(
-                shared,
-                routes.clone(),
+            let on = On {
                 peer,
-                Arc::clone(&road),
-                request,
-                trace.clone(),
-            );
+                road: Arc::clone(&road),
+                busy: activity.begin(),
+            };
+            let answered = answer(shared, routes.clone(), on, request, trace.clone());
             answered.instrument(trace).instrument(span)
         })
     };
+    let window = shared.windows.take(shared.options.connection_window_bytes);
     let (stream, greeted) = Greeted::new(stream, shared.options.download_idle_timeout);
     let mut connection =
-        pin!(http2_settings(&shared).serve_connection(TokioIo::new(stream), service));
-    let mut leaving = pin!(leaving(&shared.stop, &first_call));
+        pin!(http2_settings(&shared, &window).serve_connection(TokioIo::new(stream), service));
+    let mut idle = pin!(activity.over(shared.options.connection_idle_timeout));
+    let mut leaving = pin!(leaving(
+        &shared.stop,
+        &first_call,
+        shared.options.first_call_timeout
+    ));
     let (mut watching, mut stopping) = (true, false);
     loop {
         tokio::select! {
@@ -254,6 +287,16 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
                 }
                 watching = false;
             }
+            () = &mut idle => {
+                tracing::debug!(peer = ?peer.addr(), "a connection without a call is ended");
+                if stopping {
+                    // It had its time to end well.
+                    return;
+                }
+                connection.as_mut().graceful_shutdown();
+                stopping = true;
+                idle.set(activity.over(shared.options.handshake_timeout));
+            }
             () = &mut leaving, if !stopping => {
                 connection.as_mut().graceful_shutdown();
                 stopping = true;
@@ -266,36 +309,45 @@ pub(super) async fn serve(shared: Arc<Shared>, routes: Routes, stream: Stream, a
 /// Ends when a connection should be told to go elsewhere: when the server stops, but not before
 /// who has just come had its first call taken, or has waited with it for this long. It couldn't
 /// know that it came too late.
-async fn leaving(stop: &CancellationToken, first_call: &CancellationToken) {
-    let until = tokio::time::Instant::now() + PATIENCE;
+async fn leaving(stop: &CancellationToken, first_call: &CancellationToken, patience: Duration) {
+    let until = tokio::time::Instant::now() + patience;
     stop.cancelled().await;
     let _ = tokio::time::timeout_at(until, first_call.cancelled()).await;
 }
 
-fn http2_settings(shared: &Shared) -> http2::Builder<Calls> {
+fn http2_settings(shared: &Shared, window: &Window) -> http2::Builder<Calls> {
     let options = &shared.options;
     let mut builder = http2::Builder::new(shared.calls.clone());
     builder
         .timer(TokioTimer::new())
         .initial_stream_window_size(options.stream_window_bytes)
-        .initial_connection_window_size(options.connection_window_bytes)
-        .max_frame_size(options.max_frame_bytes)
+        .initial_connection_window_size(window.bytes())
+        .max_frame_size(window.frame_bytes(options.max_frame_bytes))
         .max_concurrent_streams(options.max_streams_per_connection)
         .max_header_list_size(options.max_header_bytes)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .keep_alive_interval(options.keepalive_interval)
         .keep_alive_timeout(options.keepalive_timeout)
         .auto_date_header(false);
     builder
 }
 
+/// The connection that a call is on.
+struct On {
+    peer: Arc<Peer>,
+    road: Arc<Road>,
+    busy: Busy,
+}
+
 async fn answer(
     shared: Arc<Shared>,
     mut routes: Routes,
-    peer: Arc<Peer>,
-    road: Arc<Road>,
+    on: On,
     mut request: Request<Incoming>,
     trace: Span,
 ) -> Result<Response<AnswerBody>, Infallible> {
+    let On { peer, road, busy } = on;
     let watch = Watch::current();
     // Shares the request's.
     let uri = request.uri().clone();
@@ -312,6 +364,13 @@ async fn answer(
         let (caller, identity) = caller.map_err(|error| to_status(&error))?;
         Ok((deadline, caller, identity))
     });
+    let known = known.map_err(|status| (status, None));
+    let known = known.and_then(|(deadline, caller, identity)| {
+        match shared.allow(&peer, identity.as_ref()) {
+            Ok(allowance) => Ok((deadline, caller, identity, allowance)),
+            Err(status) => Err((status, identity)),
+        }
+    });
     // A negotiation may rest for as long as its caller looks for blobs.
     let negotiation = path == NEGOTIATE;
     // So may a session over RDMA, whose bytes don't come here; HTTP/2 finds out whether
@@ -325,43 +384,56 @@ async fn answer(
         _ => CallKind::Short,
     };
     let meter = |identity| shared.meter(path, kind, face.as_deref(), &peer, identity);
-    let (deadline, caller, identity) = match known {
+    let (deadline, caller, identity, allowance) = match known {
         Ok(known) => known,
-        Err(status) => {
+        Err((status, identity)) => {
             let refusal = status.into_http().map(Inner::Body);
-            let meter = meter(None);
+            let meter = meter(identity);
             if let Some(meter) = &meter {
                 meter.ended(refusal.headers());
             }
             span::ended(&trace, refusal.headers());
-            return Ok(refusal.map(|body| AnswerBody::new(body, None, None, watch, meter, trace)));
+            return Ok(refusal.map(|body| {
+                AnswerBody::new(body, None, None, watch, meter, trace).on(busy, None)
+            }));
         }
     };
     if let Some(identity) = &identity {
         request.extensions_mut().insert(identity.clone());
         request.extensions_mut().insert(caller);
     }
+    if let Some(allowance) = &allowance {
+        request.extensions_mut().insert(allowance.clone());
+    }
     if let Some(watch) = &watch {
         watch.until(deadline);
     }
     let meter = meter(identity);
     request.extensions_mut().insert(peer);
-    let request = request.map(|body| Metered::new(body, meter.clone()));
+    let pace = |direction| Some(Pace::new(allowance.clone()?, direction));
+    let request = request.map(|body| Metered::new(body, meter.clone(), pace(Direction::In)));
     let idle = shared.options.upload_idle_timeout;
-    let answer = if service == transport::NAME {
-        // The bulk calls mind their deadlines themselves until they answer: an
-        // upload is parked.
-        Ok(transport::answer(Arc::clone(&shared), road, request.map(Body::new)).await)
-    } else if service == batch::NAME {
-        let answer = batch::answer(Arc::clone(&shared), request.map(Body::new));
-        in_time(deadline, answer.map(Ok)).await
-    } else if let Some(face) = face {
-        let call = Call::new(request, deadline, road, Arc::clone(&shared));
-        let answer = face.answer(call).map(|reply| Ok(reply.0));
-        in_time(deadline, answer).await
-    } else {
-        let answer = routes.call(request.map(|body| IdleBody::new(body, idle, rests)));
-        in_time(deadline, answer.map_ok(|answer| answer.map(Inner::Body))).await
+    let answer = async {
+        if service == transport::NAME {
+            // The bulk calls mind their deadlines themselves until they answer: an
+            // upload is parked.
+            Ok(transport::answer(Arc::clone(&shared), road, request.map(Body::new)).await)
+        } else if service == batch::NAME {
+            let answer = batch::answer(Arc::clone(&shared), request.map(Body::new));
+            in_time(deadline, answer.map(Ok)).await
+        } else if let Some(face) = face {
+            let call = Call::new(request, deadline, road, Arc::clone(&shared));
+            let answer = face.answer(call).map(|reply| Ok(reply.0));
+            in_time(deadline, answer).await
+        } else {
+            let answer = routes.call(request.map(|body| IdleBody::new(body, idle, rests)));
+            in_time(deadline, answer.map_ok(|answer| answer.map(Inner::Body))).await
+        }
+    };
+    let mut answer = pin!(answer);
+    let answer = match &allowance {
+        Some(allowance) => allowance.clone().scope(answer.as_mut()).await,
+        None => answer.await,
     };
     let stop = open_ended.then(|| shared.stop.clone().cancelled_owned());
     answer.map(|answer| {
@@ -369,7 +441,8 @@ async fn answer(
             meter.ended(answer.headers());
         }
         span::ended(&trace, answer.headers());
-        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter, trace))
+        let pace = pace(Direction::Out);
+        answer.map(|body| AnswerBody::new(body, deadline, stop, watch, meter, trace).on(busy, pace))
     })
 }
 

@@ -30,6 +30,7 @@ use super::sendfile::Road;
 use super::status::bad_frame;
 use super::stream_body;
 use super::transport::{grpc_response, not_grpc, unary_response, uncompressed};
+use crate::access::Allowance;
 use crate::cas::Blob;
 use crate::negotiate::{Caller, Peer};
 use crate::observe::{Interface, Lookup, trace};
@@ -214,7 +215,7 @@ impl Answering {
         &self,
         upload: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Status> {
-        let upload = upload.instrument(trace::current());
+        let upload = Allowance::inherited(upload.instrument(trace::current()));
         let task = self.shared.uploads.spawn(upload);
         task.await
             .map_err(|_| Status::internal("the upload broke off"))

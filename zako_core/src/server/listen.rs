@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_util::task::TaskTracker;
 
+use super::admission::{Admission, Caps};
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::negotiate::PeerAddr;
 use crate::transport::stream::Stream;
@@ -136,11 +137,11 @@ impl Listener {
         &self.addr
     }
 
-    /// Serves the connections that come, at most `most` at once, until `shutdown` is
-    /// ready.
+    /// Serves the connections that come, as many at once as `caps` allow, until
+    /// `shutdown` is ready.
     pub(super) async fn serve<F>(
         &self,
-        most: usize,
+        caps: Caps,
         connections: &TaskTracker,
         shutdown: impl Future<Output = ()>,
         serve: impl Fn(Stream, PeerAddr) -> F,
@@ -148,6 +149,7 @@ impl Listener {
         F: Future<Output = ()> + Send + 'static,
     {
         let mut shutdown = pin!(shutdown);
+        let admission = Admission::default();
         loop {
             let accepted = tokio::select! {
                 biased;
@@ -155,11 +157,14 @@ impl Listener {
                 accepted = self.accept() => accepted,
             };
             match accepted {
-                Ok((_, addr)) if connections.len() >= most => {
-                    tracing::warn!(peer = ?addr, "refused: too many connections");
-                }
                 Ok((stream, addr)) => {
-                    connections.spawn(serve(stream, addr));
+                    if let Some(place) = admission.admit(&addr, caps) {
+                        let served = serve(stream, addr);
+                        connections.spawn(async move {
+                            let _place = place;
+                            served.await;
+                        });
+                    }
                 }
                 Err(error) => {
                     // A peer that left early, or no descriptors: neither ends the server.
@@ -369,7 +374,10 @@ mod tests {
             };
             let second = Listener::adopt(socket).unwrap();
             let serving = second.serve(
-                1,
+                Caps {
+                    all: 1,
+                    per_address: 1,
+                },
                 &connections,
                 std::future::pending(),
                 |mut stream, _| async move {

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tonic::Code;
 
-use crate::access::Identity;
+use crate::access::{Identity, Pace};
 use crate::negotiate::Peer;
 use crate::observe::{CallEnd, CallKind, Interface, Lookup, Observer};
 
@@ -34,11 +34,12 @@ pub(super) struct Meter {
     code: AtomicU16,
 }
 
-/// A request's body whose bytes count.
+/// A request's body whose bytes count, and come no faster than its caller may send.
 #[derive(Debug)]
 pub(super) struct Metered {
     body: Incoming,
     meter: Option<Arc<Meter>>,
+    pace: Option<Pace>,
 }
 
 /// The codes of a call that found what it looked for, and of one that did not.
@@ -134,8 +135,8 @@ impl Drop for Meter {
 }
 
 impl Metered {
-    pub(super) fn new(body: Incoming, meter: Option<Arc<Meter>>) -> Self {
-        Self { body, meter }
+    pub(super) fn new(body: Incoming, meter: Option<Arc<Meter>>, pace: Option<Pace>) -> Self {
+        Self { body, meter, pace }
     }
 }
 
@@ -147,13 +148,20 @@ impl Body for Metered {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll_ready(cx));
+        }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if let (Some(meter), Some(Ok(frame))) = (&self.meter, &frame)
+        if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
         {
-            meter
-                .received
-                .fetch_add(data.len() as u64, Ordering::Relaxed);
+            let length = data.len();
+            if let Some(meter) = &self.meter {
+                meter.received.fetch_add(length as u64, Ordering::Relaxed);
+            }
+            if let Some(pace) = &mut self.pace {
+                pace.moved(length);
+            }
         }
         Poll::Ready(frame)
     }

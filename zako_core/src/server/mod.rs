@@ -4,6 +4,8 @@
 //! it is told to stop. The bulk calls go past generated code
 //! ([`transport::grpc`](crate::transport::grpc)); all others are tonic's.
 
+mod activity;
+mod admission;
 mod answer;
 mod batch;
 mod body;
@@ -11,6 +13,7 @@ mod cas;
 mod connection;
 mod deadline;
 mod download;
+mod drain;
 mod entries;
 mod face;
 mod figures;
@@ -36,10 +39,12 @@ mod stream_body;
 mod transport;
 mod upload;
 mod watch;
+mod windows;
 
 use std::fmt;
 use std::sync::Arc;
 
+pub use drain::DrainLimit;
 pub use face::{Answering, Broken, Call, CallBody, Face, Reply};
 pub use figures::{Figures, FiguresReader};
 pub use listen::{ListenAddr, ListenSocket, ParseListenAddrError};
@@ -49,7 +54,7 @@ pub use rdma::{Network, ParseNetworkError, RdmaOptions};
 pub use serve::{BoundServer, Notice};
 pub use status::{bad_frame, bad_request, to_status};
 
-use crate::access::Authorizer;
+use crate::access::{Authorizer, Quota};
 use crate::cas::{Cas, Maintain, Result};
 use crate::negotiate::{Clock, SystemClock};
 use crate::observe::Observer;
@@ -65,6 +70,7 @@ pub struct Server {
     faces: Vec<Arc<dyn Face>>,
     observer: Option<Arc<dyn Observer>>,
     authorizer: Option<Arc<dyn Authorizer>>,
+    quota: Option<Arc<dyn Quota>>,
     tls: Option<TlsAcceptor>,
 }
 
@@ -80,6 +86,7 @@ impl Server {
             faces: Vec::new(),
             observer: None,
             authorizer: None,
+            quota: None,
             tls: None,
         }
     }
@@ -109,6 +116,13 @@ impl Server {
     #[must_use]
     pub fn with_authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
         self.authorizer = Some(authorizer);
+        self
+    }
+
+    /// Asks what its callers may use.
+    #[must_use]
+    pub fn with_quota(mut self, quota: Arc<dyn Quota>) -> Self {
+        self.quota = Some(quota);
         self
     }
 

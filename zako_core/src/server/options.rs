@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::admission::Caps;
 use crate::negotiate::{GateLimits, Peer};
 
 /// How a server behaves. Sizes are in bytes.
@@ -20,6 +21,13 @@ pub struct ServerOptions {
     pub max_sessions: usize,
     /// Connections at once; further ones are closed at once (4,096).
     pub max_connections: usize,
+    /// Connections at once of one address, or of one network of 64 bits of IPv6; further
+    /// ones are closed at once (1,024). Those of Unix sockets are counted together with
+    /// all others only.
+    pub max_connections_per_address: usize,
+    /// How long a connection may be there without a call before it is ended; answering
+    /// the server's pings doesn't count (10 min).
+    pub connection_idle_timeout: Duration,
     /// Calls that run at once on a connection (256).
     pub max_streams_per_connection: u32,
     /// How long a call's sender may send nothing that counts before the call is
@@ -32,12 +40,21 @@ pub struct ServerOptions {
     pub drain_timeout: Duration,
     /// How long a new connection may take to begin with HTTP/2 (10 s).
     pub handshake_timeout: Duration,
-    /// Who may verify the store and collect its garbage.
+    /// How long a connection may be without a call before a shutdown closes it (5 s): its
+    /// client couldn't know that it came too late.
+    pub first_call_timeout: Duration,
+    /// Who may verify the store and collect its garbage. With an authorizer, who has the role of
+    /// an admin may, unless it is nobody.
     pub maintenance: MaintenanceAccess,
     /// The longest HTTP/2 frame that is taken (256 KiB).
     pub max_frame_bytes: u32,
     /// What a peer may send on a stream before it is read (1 MiB).
     pub stream_window_bytes: u32,
+    /// What the peers of all connections together may send before it is read (1 GiB).
+    /// When that is nearly shared out, new connections get less than
+    /// [`connection_window_bytes`](Self::connection_window_bytes), but 64 KiB at least,
+    /// as HTTP/2 has it.
+    pub max_receive_bytes: u64,
     /// What a peer may send on a connection before it is read (4 MiB).
     pub connection_window_bytes: u32,
     /// The headers of a call (16 KiB).
@@ -75,14 +92,18 @@ impl Default for ServerOptions {
             max_tokens: 10_000,
             max_sessions: 4096,
             max_connections: 4096,
+            max_connections_per_address: 1024,
+            connection_idle_timeout: Duration::from_secs(10 * 60),
             max_streams_per_connection: 256,
             upload_idle_timeout: Duration::from_secs(60),
             download_idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             handshake_timeout: Duration::from_secs(10),
+            first_call_timeout: Duration::from_secs(5),
             maintenance: MaintenanceAccess::default(),
             max_frame_bytes: 256 * 1024,
             stream_window_bytes: 1024 * 1024,
+            max_receive_bytes: 1 << 30,
             connection_window_bytes: 4 * 1024 * 1024,
             max_header_bytes: 16 * 1024,
             max_message_bytes: 16 * 1024 * 1024,
@@ -95,6 +116,13 @@ impl Default for ServerOptions {
 }
 
 impl ServerOptions {
+    pub(super) fn caps(&self) -> Caps {
+        Caps {
+            all: self.max_connections,
+            per_address: self.max_connections_per_address,
+        }
+    }
+
     pub(super) fn gate_limits(&self) -> GateLimits {
         GateLimits {
             require_token: self.require_token,

@@ -12,6 +12,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::Caps;
+use super::drain::DrainLimit;
 use super::listen::{ListenAddr, ListenSocket, Listener};
 use super::secure::Secured;
 use super::stall::Stalling;
@@ -25,6 +27,7 @@ use crate::transport::stream::Stream;
 #[derive(Debug)]
 pub struct Port {
     listener: Listener,
+    drain: DrainLimit,
     options: PortOptions,
     tls: Option<TlsAcceptor>,
 }
@@ -35,6 +38,9 @@ pub struct Port {
 pub struct PortOptions {
     /// Connections at once; further ones are closed at once (4,096).
     pub max_connections: usize,
+    /// Connections at once of one address, or of one network of 64 bits of IPv6; further
+    /// ones are closed at once (1,024).
+    pub max_connections_per_address: usize,
     /// How long the TLS handshake of a new connection may take (10 s).
     pub handshake_timeout: Duration,
     /// How long a peer may take nothing of what is written to it (60 s).
@@ -64,6 +70,7 @@ impl Default for PortOptions {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            max_connections_per_address: 1024,
             handshake_timeout: Duration::from_secs(10),
             write_idle_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
@@ -79,6 +86,7 @@ impl Port {
     pub async fn bind(addr: &ListenAddr, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::bind(addr).await?,
+            drain: DrainLimit::new(options.drain_timeout),
             options,
             tls: None,
         })
@@ -91,9 +99,15 @@ impl Port {
     pub fn bind_to(socket: ListenSocket, options: PortOptions) -> Result<Self> {
         Ok(Self {
             listener: Listener::adopt(socket)?,
+            drain: DrainLimit::new(options.drain_timeout),
             options,
             tls: None,
         })
+    }
+
+    /// How long the shutdown may take: [`PortOptions::drain_timeout`], unless it is changed.
+    pub fn drain_limit(&self) -> DrainLimit {
+        self.drain.clone()
     }
 
     /// Takes connections over TCP by TLS only; those over Unix sockets stay as they are.
@@ -123,6 +137,7 @@ impl Port {
     {
         let Self {
             listener,
+            drain,
             options,
             tls,
         } = self;
@@ -151,13 +166,16 @@ impl Port {
                 let _ = cut.run_until_cancelled(served).await;
             }
         };
-        let most = options.max_connections;
-        listener.serve(most, &connections, shutdown, begin).await;
+        let caps = Caps {
+            all: options.max_connections,
+            per_address: options.max_connections_per_address,
+        };
+        listener.serve(caps, &connections, shutdown, begin).await;
         // Closes the socket: a peer that connects now is refused, not left waiting.
         drop(listener);
         stop.cancel();
         connections.close();
-        let drained = timeout(options.drain_timeout, connections.wait());
+        let drained = timeout(drain.get(), connections.wait());
         if drained.await.is_err() {
             cut.cancel();
             connections.wait().await;

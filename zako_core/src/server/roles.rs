@@ -42,10 +42,7 @@ pub(super) fn check(
     match needed {
         Needed::Nothing => Ok(caller.identity().unwrap_or_default()),
         Needed::Somebody => caller.identity(),
-        Needed::Role(role) if caller.matters() => {
-            caller.check(namespace(headers)?, role)?;
-            caller.identity()
-        }
+        Needed::Role(role) if caller.matters() => caller.identity_with(namespace(headers)?, role),
         Needed::Role(_) => Ok(None),
     }
 }

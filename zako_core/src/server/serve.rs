@@ -18,6 +18,7 @@ use zako_protobuf::store::store_server::StoreServer;
 use super::Server;
 use super::cas::CasService;
 use super::connection::{self, Calls, Shared};
+use super::drain::DrainLimit;
 use super::face::Face;
 use super::figures::FiguresReader;
 use super::gated::Gated;
@@ -26,6 +27,7 @@ use super::methods::Methods;
 use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
 use super::store::StoreService;
+use super::windows::Windows;
 use crate::cas::{CasError, ErrorKind, Result};
 use crate::negotiate::Gate;
 
@@ -67,6 +69,7 @@ impl BoundServer {
             faces,
             observer,
             authorizer,
+            quota,
             tls,
         } = server;
         Self {
@@ -76,12 +79,15 @@ impl BoundServer {
                 maintain,
                 gate: Gate::new(options.gate_limits(), clock),
                 calls: Calls::new(options.download_idle_timeout),
+                drain: DrainLimit::new(options.drain_timeout),
+                windows: Windows::new(options.max_receive_bytes),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
                 methods: observer.as_ref().map(|_| methods(&faces)),
                 faces,
                 observer,
                 authorizer,
+                quota,
                 tls,
                 began: Instant::now(),
                 connections: TaskTracker::new(),
@@ -103,6 +109,11 @@ impl BoundServer {
     /// What tells what it holds.
     pub fn figures(&self) -> FiguresReader {
         FiguresReader::new(Arc::clone(&self.shared))
+    }
+
+    /// How long the shutdown may take: what its options say, unless it is changed.
+    pub fn drain_limit(&self) -> DrainLimit {
+        self.shared.drain.clone()
     }
 
     /// What tells clients that ask about its health that it is going to end, before it does:
@@ -127,7 +138,7 @@ impl BoundServer {
         let _cut = shared.cut.clone().drop_guard();
         let _park = shared.park.clone().drop_guard();
 
-        let most = shared.options.max_connections;
+        let caps = shared.options.caps();
         let serve = |stream, addr| {
             let (shared, routes) = (Arc::clone(&shared), routes.clone());
             connection::serve(shared, routes, stream, addr)
@@ -138,7 +149,7 @@ impl BoundServer {
             std::future::pending().await
         };
         tokio::select! {
-            () = listener.serve(most, connections, shutdown, serve) => {}
+            () = listener.serve(caps, connections, shutdown, serve) => {}
             () = noticed => {}
         }
         // Closes the socket: a peer that connects now is refused, not left waiting.
@@ -150,8 +161,10 @@ impl BoundServer {
         connections.close();
         shared.calls.tasks.close();
         shared.uploads.close();
-        let drain = shared.options.drain_timeout;
-        if timeout(drain, connections.wait()).await.is_err() {
+        if timeout(shared.drain.get(), connections.wait())
+            .await
+            .is_err()
+        {
             shared.park.cancel();
             let parked = async {
                 shared.uploads.wait().await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::access::{Exceeded, Limit};
 use crate::cas::{CasError, ErrorKind};
 use crate::transport::grpc::FrameError;
 
@@ -21,6 +22,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// stay here.
 pub fn to_status(error: &CasError) -> Status {
     let (code, reason) = code_and_reason(error.kind());
+    let reason = match Exceeded::of(error).map(|exceeded| exceeded.limit) {
+        Some(Limit::Stored) => "QUOTA_EXCEEDED",
+        Some(_) => "RATE_LIMITED",
+        None => reason,
+    };
     let mut metadata = HashMap::new();
     if let Some(digest) = error.digest() {
         metadata.insert("digest".to_owned(), digest.to_string());
@@ -41,6 +47,9 @@ pub fn to_status(error: &CasError) -> Status {
             _ => "",
         };
         details.add_bad_request_violation(field, error.message());
+    }
+    if let Some(exceeded) = Exceeded::of(error) {
+        details.add_quota_failure_violation(&exceeded.subject, error.message());
     }
     let message = match error.digest() {
         Some(digest) => format!("{} (blob {digest})", error.message()),

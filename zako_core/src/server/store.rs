@@ -181,6 +181,7 @@ impl Store for StoreService {
             server_time_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             rdma_sessions: rdma.sessions as u64,
             rdma_pinned_bytes: rdma.bytes,
+            index_bytes: usage.index_bytes,
         }))
     }
 }

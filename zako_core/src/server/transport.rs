@@ -21,6 +21,7 @@ use super::download::DownloadBody;
 use super::sendfile::Road;
 use super::status::{bad_frame, to_status};
 use super::{deadline, gated, resource, upload};
+use crate::access::Allowance;
 use crate::negotiate::{Access, StreamPermit};
 use crate::observe::trace;
 use crate::transport::grpc::frame::{self, PayloadField};
@@ -81,7 +82,8 @@ async fn upload(shared: Arc<Shared>, head: Parts, body: Body) -> Result<Response
     // A task of its own: when the caller goes away this future is dropped, and
     // what came must still be parked.
     let receiving = upload::receive(Arc::clone(&shared), body, permit);
-    let task = shared.uploads.spawn(receiving.instrument(trace::current()));
+    let receiving = receiving.instrument(trace::current());
+    let task = shared.uploads.spawn(Allowance::inherited(receiving));
     let committed_size = task
         .await
         .map_err(|_| Status::internal("the upload broke off"))??;

@@ -293,7 +293,7 @@ mod tests {
             ("blobs", ""),
             ("nothing", ""),
         ] {
-            assert_eq!(instance(name), expected, "{name}");
+            assert_eq!(super::instance(name), expected, "{name}");
         }
     }
 

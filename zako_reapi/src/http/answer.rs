@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,7 +10,10 @@ use futures::stream::BoxStream;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
+use tracing::Span;
+use zako_core::access::Pace;
 use zako_core::cas::CasError;
+use zako_core::observe::trace::UntilDropped;
 
 use super::blob_body::BlobBody;
 use super::connection::Busy;
@@ -22,9 +25,13 @@ pub(super) type Answer = Response<AnswerBody>;
 /// What an answer consists of.
 pub(super) struct AnswerBody {
     source: Source,
+    /// How fast it may go.
+    pace: Option<Pace>,
     /// The connection's next request is waited for when this body has ended.
     _busy: Option<Busy>,
     meter: Option<Arc<Meter>>,
+    /// Of the request, whose answer is a part of it.
+    trace: UntilDropped,
 }
 
 enum Source {
@@ -76,8 +83,10 @@ impl AnswerBody {
     fn of(source: Source) -> Self {
         Self {
             source,
+            pace: None,
             _busy: None,
             meter: None,
+            trace: UntilDropped(Span::none()),
         }
     }
 
@@ -99,9 +108,20 @@ impl AnswerBody {
         self.size_hint().exact()
     }
 
+    pub(super) fn traced(mut self, trace: Span) -> Self {
+        self.trace = UntilDropped(trace);
+        self
+    }
+
     fn holding(mut self, busy: Busy, meter: Option<Arc<Meter>>) -> Self {
         self._busy = Some(busy);
         self.meter = meter;
+        self
+    }
+
+    /// The body, no faster than this.
+    pub(super) fn paced(mut self, pace: Option<Pace>) -> Self {
+        self.pace = pace;
         self
     }
 }
@@ -128,6 +148,11 @@ impl Body for AnswerBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CasError>>> {
+        let trace = self.trace.0.clone();
+        let _entered = trace.enter();
+        if let Some(pace) = &mut self.pace {
+            ready!(pace.poll_ready(cx));
+        }
         let polled = match &mut self.source {
             Source::Bytes(body) => {
                 let body = body.take().filter(|body| !body.is_empty());
@@ -138,8 +163,14 @@ impl Body for AnswerBody {
                 .poll_next_unpin(cx)
                 .map(|next| Some(next?.map(Frame::data))),
         };
-        if let Poll::Ready(Some(Err(error))) = &polled {
-            tracing::warn!(%error, "an answer breaks off");
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(pace), Some(data)) = (&mut self.pace, frame.data_ref()) {
+                    pace.moved(data.len());
+                }
+            }
+            Poll::Ready(Some(Err(error))) => tracing::warn!(%error, "an answer breaks off"),
+            _ => {}
         }
         if let (Some(meter), Poll::Ready(Some(Ok(frame)))) = (&self.meter, &polled)
             && let Some(data) = frame.data_ref()

@@ -12,6 +12,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout};
+use zako_core::access::Pace;
 
 use super::meter::Meter;
 use super::refusal::Refusal;
@@ -33,6 +34,8 @@ pub(super) struct RequestBody {
     waited: Duration,
     /// The sender waits for a word before it sends.
     unasked: bool,
+    /// How fast it may come.
+    pub(super) pace: Option<Pace>,
     meter: Option<Arc<Meter>>,
 }
 
@@ -47,6 +50,7 @@ impl RequestBody {
             idle,
             came: 0,
             waited: Duration::ZERO,
+            pace: None,
             meter: None,
         }
     }
@@ -68,6 +72,9 @@ impl RequestBody {
     /// The sender went away, broke the rules or is too slow.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
         self.unasked = false;
+        if let Some(pace) = &mut self.pace {
+            pace.ready().await;
+        }
         loop {
             let frame = match self.body.frame().now_or_never() {
                 Some(frame) => frame,
@@ -87,6 +94,9 @@ impl RequestBody {
                 Refusal::bad("the body broke off or is malformed")
             })?;
             if let Ok(data) = frame.into_data() {
+                if let Some(pace) = &mut self.pace {
+                    pace.moved(data.len());
+                }
                 self.came += data.len();
                 if let Some(meter) = &self.meter {
                     meter.received(data.len());

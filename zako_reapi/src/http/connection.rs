@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use zako_core::negotiate::Peer;
 use zako_core::observe::{Connected, Interface};
 use zako_core::server::{PortConnection, PortStream};
 
-use super::{Shared, route};
+use super::{Shared, route, span};
 
 /// What a connection does, and since when.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +70,13 @@ pub(super) async fn serve(shared: Arc<Shared>, connection: PortConnection) {
         first.cancel();
         let busy = watch.busy();
         let (shared, caller) = (Arc::clone(&shared), Arc::clone(&caller));
-        async move { Ok::<_, Infallible>(route::answer(shared, request, caller, busy).await) }
+        let trace = span::request(&request, &caller);
+        async move {
+            let answering = route::answer(shared, request, caller, busy);
+            let answer = answering.instrument(trace.clone()).await;
+            span::ended(&trace, answer.status());
+            Ok::<_, Infallible>(answer.map(|body| body.traced(trace)))
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

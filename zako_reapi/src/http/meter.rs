@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Instant;
 
+use http::request::Parts;
 use http::{Method, StatusCode};
+use zako_core::access::Identity;
 use zako_core::negotiate::Peer;
 use zako_core::observe::{CallEnd, CallKind, Interface, Lookup, Observer};
 
@@ -15,6 +17,7 @@ pub(super) struct Meter {
     observer: Arc<dyn Observer>,
     method: Method,
     peer: Arc<Peer>,
+    identity: Option<Identity>,
     began: Instant,
     received: AtomicU64,
     sent: AtomicU64,
@@ -29,11 +32,12 @@ const STREAM_FROM: u64 = 1 << 20;
 const GONE: u16 = 499;
 
 impl Meter {
-    pub(super) fn new(observer: Arc<dyn Observer>, method: Method, peer: Arc<Peer>) -> Arc<Self> {
+    pub(super) fn new(observer: Arc<dyn Observer>, head: &Parts, peer: Arc<Peer>) -> Arc<Self> {
         Arc::new(Self {
             observer,
-            method,
+            method: head.method.clone(),
             peer,
+            identity: head.extensions.get().cloned(),
             began: Instant::now(),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -70,19 +74,20 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        let (received, sent) = (self.received.get_mut(), self.sent.get_mut());
         let mut end = CallEnd::new(Interface::Http, name(&self.method));
-        (end.received, end.sent) = (*received, *sent);
+        end.received = self.received.load(Ordering::Relaxed);
+        end.sent = self.sent.load(Ordering::Relaxed);
         end.kind = match end.received + end.sent {
             STREAM_FROM.. => CallKind::Stream,
             _ => CallKind::Short,
         };
-        end.code = match *self.status.get_mut() {
+        end.code = match self.status.load(Ordering::Relaxed) {
             0 => GONE,
             status => status,
         };
         end.duration = self.began.elapsed();
         end.peer = self.peer.host();
+        end.identity = self.identity.as_ref();
         self.observer.call(&end);
     }
 }

@@ -29,6 +29,7 @@ mod receive;
 mod refusal;
 mod rights;
 mod route;
+mod span;
 mod status;
 
 use std::fmt;
@@ -37,10 +38,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
-use zako_core::access::Authorizer;
+use zako_core::access::{Authorizer, Quota};
 use zako_core::cas::{Maintain, Result};
 use zako_core::observe::Observer;
-use zako_core::server::{ListenAddr, ListenSocket, Port};
+use zako_core::server::{DrainLimit, ListenAddr, ListenSocket, Port};
 
 pub use options::HttpOptions;
 
@@ -64,6 +65,8 @@ struct Shared {
     observer: Option<Arc<dyn Observer>>,
     /// Knows who callers are; without one everyone is alike.
     authorizer: Option<Arc<dyn Authorizer>>,
+    /// Knows what callers may use; without one there are no bounds but the options'.
+    quota: Option<Arc<dyn Quota>>,
     options: HttpOptions,
     began: Instant,
     /// Uploads that run, which outlive their connections to clean up.
@@ -102,6 +105,7 @@ impl HttpServer {
             maintain: None,
             observer: None,
             authorizer: None,
+            quota: None,
             options,
             began: Instant::now(),
             uploads: TaskTracker::new(),
@@ -130,6 +134,13 @@ impl HttpServer {
         self
     }
 
+    /// Asks what its callers may use.
+    #[must_use]
+    pub fn with_quota(mut self, quota: Arc<dyn Quota>) -> Self {
+        self.shared.quota = Some(quota);
+        self
+    }
+
     /// Takes connections over TCP by TLS only.
     #[cfg(feature = "tls")]
     #[must_use]
@@ -141,6 +152,11 @@ impl HttpServer {
     /// The address that it has: with the real port where 0 was asked for.
     pub fn local_addr(&self) -> &ListenAddr {
         self.port.local_addr()
+    }
+
+    /// How long the shutdown may take: [`HttpOptions::drain_timeout`], unless it is changed.
+    pub fn drain_limit(&self) -> DrainLimit {
+        self.port.drain_limit()
     }
 
     /// Answers requests until `shutdown` is ready. Then takes no more of them, lets those

@@ -10,6 +10,9 @@ use zako_core::server::PortOptions;
 pub struct HttpOptions {
     /// Connections at once; further ones are closed at once (4,096).
     pub max_connections: usize,
+    /// Connections at once of one address, or of one network of 64 bits of IPv6; further
+    /// ones are closed at once (1,024).
+    pub max_connections_per_address: usize,
     /// How long the head of a request may take (10 s).
     pub header_timeout: Duration,
     /// How long a connection may rest between requests (5 min).
@@ -37,6 +40,7 @@ impl Default for HttpOptions {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            max_connections_per_address: 1024,
             header_timeout: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(300),
             max_header_bytes: 64 << 10,
@@ -54,6 +58,7 @@ impl HttpOptions {
     pub(super) fn port(&self) -> PortOptions {
         let mut port = PortOptions::default();
         port.max_connections = self.max_connections;
+        port.max_connections_per_address = self.max_connections_per_address;
         port.write_idle_timeout = self.answer_idle_timeout;
         port.drain_timeout = self.drain_timeout;
         port

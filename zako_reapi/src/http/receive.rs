@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
+use tracing::Instrument;
 use zako_core::Digest;
+use zako_core::access::Allowance;
 use zako_core::cas::{Result as CasResult, StagedSize, Stored};
+use zako_core::observe::trace;
 
 use super::Shared;
 use super::decode::Content;
@@ -93,7 +96,7 @@ pub(super) async fn store(
     begin: impl Future<Output = CasResult<KeyedUpload>> + Send + 'static,
 ) -> (Result<(Digest, Stored), Refusal>, Option<Content>) {
     let most = shared.options.max_blob_bytes;
-    let storing = shared.uploads.spawn(async move {
+    let storing = Allowance::inherited(async move {
         let mut content = content;
         let outcome = match begin.await {
             Ok(upload) => pump(upload, begun, &mut content, most).await,
@@ -101,7 +104,8 @@ pub(super) async fn store(
         };
         (outcome, content)
     });
-    match storing.await {
+    let storing = storing.instrument(trace::current());
+    match shared.uploads.spawn(storing).await {
         Ok((outcome, content)) => (outcome, Some(content)),
         Err(_) => {
             let text = "storing the body broke off";

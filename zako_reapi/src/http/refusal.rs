@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, StatusCode};
+use zako_core::access::{Exceeded, Limit};
 use zako_core::cas::{CasError, ErrorKind};
 
 use super::answer::{self, Answer};
@@ -64,7 +65,10 @@ impl Refusal {
     }
 
     pub(super) fn retry_after(mut self, after: Duration) -> Self {
-        self.header = Some((RETRY_AFTER, HeaderValue::from(after.as_secs().max(1))));
+        self.header = Some((
+            RETRY_AFTER,
+            HeaderValue::from(after.as_secs_f64().ceil().max(1.0) as u64),
+        ));
         self
     }
 
@@ -89,7 +93,13 @@ impl Refusal {
 
 impl From<CasError> for Refusal {
     fn from(error: CasError) -> Self {
+        let exceeded = Exceeded::of(&error).map(|exceeded| exceeded.limit);
         let status = match error.kind() {
+            // Room is told of as a full store tells of it: what comes in a moment, by 429,
+            // is tried again by clients that would wait for hours.
+            ErrorKind::NoSpace if exceeded.is_some_and(|limit| limit != Limit::Stored) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             // A damaged blob is in quarantine: to a cache's clients it is gone.
             ErrorKind::NotFound | ErrorKind::Corrupt => StatusCode::NOT_FOUND,
             ErrorKind::Mismatch

@@ -2,18 +2,19 @@
 
 use http::Method;
 use http::request::Parts;
-use zako_core::access::Role;
-use zako_core::negotiate::Caller;
+use zako_core::access::{Identity, Role};
+use zako_core::cas::Result as CasResult;
 
 use super::path::{Resource, instance};
 use super::refusal::Refusal;
 
 /// Refuses a caller that has not the role which a request takes, before anything of the
 /// body is read.
-pub(super) fn check(caller: &Caller, head: &Parts, resource: &Resource) -> Result<(), Refusal> {
-    if !caller.matters() {
-        return Ok(());
-    }
+pub(super) fn check(
+    caller: CasResult<Option<Identity>>,
+    head: &Parts,
+    resource: &Resource,
+) -> Result<(), Refusal> {
     let role = match head.method {
         // What can be done is no secret, and asked for before credentials are sent.
         Method::OPTIONS => return Ok(()),
@@ -21,10 +22,15 @@ pub(super) fn check(caller: &Caller, head: &Parts, resource: &Resource) -> Resul
         _ if head.method.as_str() == "PROPFIND" => Role::Read,
         _ => Role::Write,
     };
-    match resource {
-        Resource::Hint => Ok(()),
-        Resource::Status => caller.check_somewhere(role),
-        _ => caller.check(&instance(head.uri.path()), role),
+    if matches!(resource, Resource::Hint) {
+        return Ok(());
     }
-    .map_err(Refusal::from)
+    let Some(identity) = caller? else {
+        return Ok(());
+    };
+    match resource {
+        Resource::Status => identity.require_somewhere(role)?,
+        _ => identity.require(&instance(head.uri.path()), role)?,
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use zako_core::access::{Allowance, Consumer, Direction, Identity, Pace};
 use zako_core::cas::Result as CasResult;
 use zako_core::negotiate::{Caller, Peer};
 
@@ -39,17 +40,29 @@ pub(super) async fn answer(
 ) -> Answer {
     let (mut head, body) = request.into_parts();
     let caller = Caller::of(shared.authorizer.as_ref(), &peer, &head.headers);
-    if let Ok(caller) = &caller
-        && let Ok(Some(identity)) = caller.identity()
-    {
-        head.extensions.insert(identity);
+    let caller = caller.and_then(|caller| caller.identity());
+    if let Ok(Some(identity)) = &caller {
+        head.extensions.insert(identity.clone());
     }
+    let allowance = allow(&shared, &head, &peer);
     let observer = shared.observer.clone();
-    let meter = observer.map(|observer| Meter::new(observer, head.method.clone(), peer));
+    let meter = observer.map(|observer| Meter::new(observer, &head, peer));
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
     let body = body.metered(meter.clone());
     let mut content = Some(Content::new(body));
-    let answer = match routed(&shared, caller, &head, &mut content).await {
+    let (routed, pace) = match allowance {
+        Ok(None) => (routed(&shared, caller, &head, &mut content).await, None),
+        Ok(Some(allowance)) => {
+            let pace = |direction| Some(Pace::new(allowance.clone(), direction));
+            if let Some(content) = &mut content {
+                content.body.pace = pace(Direction::In);
+            }
+            let routed = routed(&shared, caller, &head, &mut content);
+            (allowance.clone().scope(routed).await, pace(Direction::Out))
+        }
+        Err(refusal) => (Err(refusal), None),
+    };
+    let answer = match routed {
         Ok(answer) => answer,
         Err(refusal) => {
             if let Some(content) = &mut content {
@@ -61,7 +74,17 @@ pub(super) async fn answer(
     if let Some(meter) = &meter {
         meter.answered(answer.status(), looked_for(&head));
     }
+    let answer = answer.map(|body| body.paced(pace));
     answer::finish(answer, head.method == Method::HEAD, busy, meter)
+}
+
+/// What the request may use, if that is limited.
+fn allow(shared: &Shared, head: &Parts, peer: &Peer) -> Result<Option<Allowance>, Refusal> {
+    let Some(quota) = &shared.quota else {
+        return Ok(None);
+    };
+    let consumer = Consumer::new(head.extensions.get(), peer.ip());
+    Ok(Allowance::begin(&**quota, &consumer)?)
 }
 
 /// What a request looks for, if it is something that is stored.
@@ -74,13 +97,18 @@ fn looked_for(head: &Parts) -> Option<&'static str> {
     }
 }
 
+/// Whether a method means something somewhere.
+pub(super) fn is_known(method: &Method) -> bool {
+    KNOWN.contains(&method.as_str())
+}
+
 async fn routed(
     shared: &Arc<Shared>,
-    caller: CasResult<Caller>,
+    caller: CasResult<Option<Identity>>,
     head: &Parts,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
-    if !KNOWN.contains(&head.method.as_str()) {
+    if !is_known(&head.method) {
         let text = format!("the method {} is not known here", head.method);
         return Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, text));
     }
@@ -88,7 +116,7 @@ async fn routed(
         return Ok(answer::options(READ, None));
     }
     let resource = resource(head.uri.path())?;
-    rights::check(&caller?, head, &resource)?;
+    rights::check(caller, head, &resource)?;
     if head.method == Method::PUT
         && let Some(content) = content
     {

@@ -27,7 +27,7 @@ pub enum Kind {
 }
 
 impl Spec {
-    const fn new(
+    pub(super) const fn new(
         kind: Kind,
         name: &'static str,
         unit: &'static str,

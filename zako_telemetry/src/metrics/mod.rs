@@ -3,6 +3,7 @@
 
 mod calls;
 mod catalog;
+mod client;
 mod gauges;
 mod instrument;
 mod process;
@@ -26,6 +27,7 @@ use zako_core::observe::{
 use zako_core::server::FiguresReader;
 
 pub use catalog::{CATALOG, Kind, Spec};
+pub use client::report_roads;
 
 use self::calls::Calls;
 use self::gauges::Sources;

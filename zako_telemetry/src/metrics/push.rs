@@ -31,6 +31,13 @@ pub(super) struct Push {
     _runtime: ExportRuntime,
 }
 
+/// What sends, and what it reads by.
+pub(super) struct Once {
+    exporter: MetricExporter,
+    reader: Reader,
+    runtime: ExportRuntime,
+}
+
 /// A reader that the provider and the task share.
 #[derive(Clone, Debug)]
 pub(super) struct Reader(Arc<ManualReader>);
@@ -50,21 +57,13 @@ impl Push {
         interval: Duration,
         sources: Arc<Sources>,
     ) -> Result<(Self, Reader), TelemetryError> {
-        let runtime = ExportRuntime::start()?;
-        let handle = runtime.handle().clone();
-        // Exporters take the runtime that they are made on.
-        let exporter = {
-            let _guard = handle.enter();
-            exporter(target)?
-        };
-        let reader = ManualReader::builder().with_temporality(exporter.temporality());
-        let reader = Reader(Arc::new(reader.build()));
+        let (once, reader) = Once::new(target)?;
         let (stop, stopped) = oneshot::channel();
-        let sending = send(exporter, reader.clone(), sources, interval, stopped);
+        let sending = send(once.exporter, once.reader, sources, interval, stopped);
         let push = Self {
             stop,
-            ended: handle.spawn(sending),
-            _runtime: runtime,
+            ended: once.runtime.handle().spawn(sending),
+            _runtime: once.runtime,
         };
         Ok((push, reader))
     }
@@ -74,6 +73,52 @@ impl Push {
         drop(self.stop);
         if tokio::time::timeout(patience, self.ended).await.is_err() {
             tracing::warn!("the last metrics could not be sent in time");
+        }
+    }
+}
+
+impl Once {
+    /// To `target`, and what the provider reads by.
+    ///
+    /// # Errors
+    /// The exporter refuses what is configured; there are no more threads.
+    pub(super) fn new(target: &Target) -> Result<(Self, Reader), TelemetryError> {
+        let runtime = ExportRuntime::start()?;
+        // Exporters take the runtime that they are made on.
+        let exporter = {
+            let _guard = runtime.handle().enter();
+            exporter(target)?
+        };
+        let reader = ManualReader::builder().with_temporality(exporter.temporality());
+        let reader = Reader(Arc::new(reader.build()));
+        let once = Self {
+            exporter,
+            reader: reader.clone(),
+            runtime,
+        };
+        Ok((once, reader))
+    }
+
+    /// Sends what has been measured.
+    ///
+    /// # Errors
+    /// It was not taken, or not in time.
+    pub(super) async fn send(self, patience: Duration) -> Result<(), TelemetryError> {
+        let Self {
+            exporter,
+            reader,
+            runtime,
+        } = self;
+        let sending = runtime.handle().spawn(async move {
+            let mut metrics = ResourceMetrics::default();
+            reader.collect(&mut metrics)?;
+            exporter.export(&metrics).await
+        });
+        let broken = |what: &dyn std::fmt::Display| TelemetryError::Exporter(what.to_string());
+        match tokio::time::timeout(patience, sending).await {
+            Ok(Ok(sent)) => sent.map_err(|error| broken(&error)),
+            Ok(Err(error)) => Err(broken(&error)),
+            Err(late) => Err(broken(&late)),
         }
     }
 }

@@ -126,9 +126,9 @@ impl std::fmt::Display for Ratio {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opentelemetry::trace::{SamplingDecision, SpanKind};
+    use opentelemetry::trace::SpanKind;
     use opentelemetry::trace::{SpanId, TraceFlags, TraceState};
-    use opentelemetry_sdk::trace::ShouldSample;
+    use opentelemetry_sdk::trace::{SamplingDecision, ShouldSample};
 
     fn parent(trace: TraceId, sampled: bool) -> SpanContext {
         let flags = match sampled {

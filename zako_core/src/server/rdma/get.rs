@@ -10,6 +10,7 @@ use zako_rdma::session::{Expose, GetRequest, TransferError};
 
 use super::put::told;
 use crate::BlobRange;
+use crate::access::Pace;
 use crate::cas::{Blob, CasError, ErrorKind, FileExtent};
 use crate::server::connection::Shared;
 use crate::server::meter::Meter;
@@ -24,7 +25,12 @@ enum End {
 }
 
 /// Serves one download.
-pub(super) async fn serve(shared: Arc<Shared>, request: GetRequest, meter: Option<Arc<Meter>>) {
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    request: GetRequest,
+    meter: Option<Arc<Meter>>,
+    mut pace: Option<Pace>,
+) {
     let ended = |code: Code| {
         if let Some(meter) = &meter {
             meter.coded(code);
@@ -42,7 +48,7 @@ pub(super) async fn serve(shared: Arc<Shared>, request: GetRequest, meter: Optio
     };
     let length = blob.len();
     let mut expose = request.accept();
-    match send(&shared, blob, &mut expose).await {
+    match send(&shared, blob, &mut expose, &mut pace).await {
         Ok(()) => match timeout(shared.options.download_idle_timeout, expose.finish()).await {
             Ok(Ok(_)) => {
                 ended(Code::Ok);
@@ -66,7 +72,12 @@ pub(super) async fn serve(shared: Arc<Shared>, request: GetRequest, meter: Optio
     }
 }
 
-async fn send(shared: &Shared, mut blob: Blob, expose: &mut Expose) -> Result<(), End> {
+async fn send(
+    shared: &Shared,
+    mut blob: Blob,
+    expose: &mut Expose,
+    pace: &mut Option<Pace>,
+) -> Result<(), End> {
     let idle = shared.options.download_idle_timeout;
     let late = |_| {
         let text = format!("the client pulled nothing for {idle:?}");
@@ -74,6 +85,7 @@ async fn send(shared: &Shared, mut blob: Blob, expose: &mut Expose) -> Result<()
     };
     let mut left = blob.len();
     while left > 0 {
+        slowed(pace).await;
         if let Some(extent) = blob.raw_extent() {
             let part = FileExtent {
                 file: Arc::clone(&extent.file),
@@ -86,6 +98,7 @@ async fn send(shared: &Shared, mut blob: Blob, expose: &mut Expose) -> Result<()
             if read > 0 {
                 expose.filled(read).map_err(End::There)?;
                 blob.skip_bytes(read as u64);
+                booked(pace, read);
                 left -= read as u64;
                 shared.gate.service_time().record(read, began.elapsed());
                 continue;
@@ -102,6 +115,7 @@ async fn send(shared: &Shared, mut blob: Blob, expose: &mut Expose) -> Result<()
             .checked_sub(length as u64)
             .ok_or_else(|| End::Here(wrong_length(&blob)))?;
         shared.gate.service_time().record(length, began.elapsed());
+        booked(pace, length);
         // A step may be longer than what the client has to take in time.
         let mut rest = &step[..];
         while !rest.is_empty() {
@@ -114,6 +128,18 @@ async fn send(shared: &Shared, mut blob: Blob, expose: &mut Expose) -> Result<()
         }
     }
     Ok(())
+}
+
+async fn slowed(pace: &mut Option<Pace>) {
+    if let Some(pace) = pace {
+        pace.ready().await;
+    }
+}
+
+fn booked(pace: &mut Option<Pace>, bytes: usize) {
+    if let Some(pace) = pace {
+        pace.moved(bytes);
+    }
 }
 
 /// Reads into the memory that the client pulls from, which saves a copy, as much as is in

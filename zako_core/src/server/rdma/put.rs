@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use zako_rdma::session::{self, Code, Pull, PutRequest, TransferError};
 
+use crate::access::Pace;
 use crate::cas::{CasError, ErrorKind};
 use crate::server::connection::Shared;
 use crate::server::meter::Meter;
@@ -22,10 +23,16 @@ struct Pulled {
     idle: Duration,
     park: CancellationToken,
     meter: Option<Arc<Meter>>,
+    pace: Option<Pace>,
 }
 
 /// Takes one upload.
-pub(super) async fn take(shared: Arc<Shared>, request: PutRequest, meter: Option<Arc<Meter>>) {
+pub(super) async fn take(
+    shared: Arc<Shared>,
+    request: PutRequest,
+    meter: Option<Arc<Meter>>,
+    pace: Option<Pace>,
+) {
     let ended = |code: tonic::Code| {
         if let Some(meter) = &meter {
             meter.coded(code);
@@ -42,6 +49,7 @@ pub(super) async fn take(shared: Arc<Shared>, request: PutRequest, meter: Option
         pull: request.accept(),
         idle: shared.options.upload_idle_timeout,
         park: shared.park.clone(),
+        pace,
         meter: meter.clone(),
     };
     let stored = match source.chunk().await {
@@ -75,16 +83,25 @@ impl Source for Pulled {
     async fn chunk(&mut self) -> Result<Option<Bytes>, End> {
         let unavailable =
             |text: String| End::Park(to_status(&CasError::new(ErrorKind::Unavailable, text)));
+        let pull = async {
+            if let Some(pace) = &mut self.pace {
+                pace.ready().await;
+            }
+            timeout(self.idle, self.pull.next()).await
+        };
         let next = tokio::select! {
             biased;
             () = self.park.cancelled() => {
                 return Err(unavailable("the server is stopping".to_owned()));
             }
-            next = timeout(self.idle, self.pull.next()) => next,
+            next = pull => next,
         };
         match next {
             Ok(None) => Ok(None),
             Ok(Some(Ok(bytes))) => {
+                if let Some(pace) = &mut self.pace {
+                    pace.moved(bytes.len());
+                }
                 if let Some(meter) = &self.meter {
                     meter.received(bytes.len() as u64);
                 }

@@ -16,6 +16,7 @@ use super::call::{self, Admitted};
 use super::rights::Rights;
 use super::{RdmaRoad, get, put};
 use crate::Digest;
+use crate::access::{Allowance, Direction, Pace};
 use crate::cas::{CasError, ErrorKind};
 use crate::negotiate::{Access, Peer};
 use crate::observe::{RdmaEvent, trace};
@@ -28,6 +29,14 @@ const QUEUE: usize = 32;
 
 /// The metadata that tells a client that this server knows of traces of transfers.
 const TRACES: &str = "zako-rdma-trace";
+
+/// What a session may do.
+struct Terms {
+    peer: Arc<Peer>,
+    rights: Rights,
+    /// What it may use, if that is limited.
+    allowance: Option<Allowance>,
+}
 
 pub(in super::super) struct RdmaService(Arc<Shared>);
 
@@ -45,11 +54,21 @@ impl Rdma for RdmaService {
         &self,
         request: Request<Streaming<ClientMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let Admitted { peer, road, rights } = Admitted::of(&self.0, &request)?;
+        let Admitted {
+            peer,
+            road,
+            rights,
+            allowance,
+        } = Admitted::of(&self.0, &request)?;
         tracing::debug!(peer = ?peer.addr(), "an RDMA session begins");
+        let terms = Terms {
+            peer,
+            rights,
+            allowance,
+        };
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let control = Control::new(outgoing, request.into_inner());
-        let session = run(Arc::clone(&self.0), road, control, rights, peer);
+        let session = run(Arc::clone(&self.0), road, control, terms);
         let mut response = Response::new(call::answers(&self.0, answers, session));
         if trace::is_on() {
             let known = MetadataValue::from_static("1");
@@ -64,8 +83,7 @@ async fn run(
     shared: Arc<Shared>,
     road: Arc<RdmaRoad>,
     control: Control<Server>,
-    rights: Rights,
-    peer: Arc<Peer>,
+    terms: Terms,
 ) -> SessionError {
     let options = &road.options;
     let fabric = Arc::clone(&options.fabric);
@@ -87,7 +105,7 @@ async fn run(
                     ErrorKind::Unavailable,
                     "the server is stopping",
                 )),
-                Some(asked) => begin(&shared, &rights, &peer, &transfers, asked),
+                Some(asked) => begin(&shared, &terms, &transfers, asked),
                 None => break,
             },
             () = shared.stop.cancelled(), if !stopping => {
@@ -107,21 +125,25 @@ async fn run(
     error
 }
 
-fn begin(
-    shared: &Arc<Shared>,
-    rights: &Rights,
-    peer: &Arc<Peer>,
-    transfers: &TaskTracker,
-    asked: Asked,
-) {
+fn begin(shared: &Arc<Shared>, terms: &Terms, transfers: &TaskTracker, asked: Asked) {
     let access = match &asked {
         Asked::Get(_) => Access::Read,
         Asked::Put(_) => Access::Write,
     };
-    if let Err(error) = rights.check(access) {
+    if let Err(error) = terms.rights.check(access) {
         return refuse(asked, &error);
     }
-    let meter = shared.transfer_meter(&asked, peer);
+    let meter = shared.transfer_meter(&asked, &terms.peer);
+    let allowance = &terms.allowance;
+    if let Some(allowance) = allowance
+        && let Err(error) = allowance.account().request()
+    {
+        if let Some(meter) = &meter {
+            meter.coded(to_status(&error).code());
+        }
+        return refuse(asked, &error);
+    }
+    let pace = |direction| Some(Pace::new(allowance.clone()?, direction));
     let shared = Arc::clone(shared);
     match asked {
         Asked::Get(request) => {
@@ -129,8 +151,8 @@ fn begin(
             let span = tracing::debug_span!("download", %digest, transport = "rdma");
             let (range, told) = (request.range(), request.trace());
             let trace = of_client(told, "rdma get", digest, range.end - range.start);
-            let serving = get::serve(shared, request, meter).instrument(trace);
-            transfers.spawn(serving.instrument(span));
+            let serving = get::serve(shared, request, meter, pace(Direction::Out));
+            transfers.spawn(serving.instrument(trace).instrument(span));
         }
         Asked::Put(request) => {
             // Outlives the session when the peer is gone: what came must be parked.
@@ -139,8 +161,9 @@ fn begin(
             let span = tracing::debug_span!("upload", %digest, transport = "rdma");
             let bytes = digest.size() - request.offset();
             let trace = of_client(request.trace(), "rdma put", digest, bytes);
-            let taking = put::take(shared, request, meter).instrument(trace);
-            let taking = taking.instrument(span);
+            let taking = put::take(shared, request, meter, pace(Direction::In));
+            let taking = taking.instrument(trace).instrument(span);
+            let taking = Allowance::carried(allowance.clone(), taking);
             transfers.spawn(uploads.track_future(taking));
         }
     }

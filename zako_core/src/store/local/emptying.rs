@@ -29,6 +29,8 @@ pub(super) enum Policy {
     Evict,
     /// All stay, elsewhere.
     Compact,
+    /// As `Compact`, however full the segment is.
+    Merge,
 }
 
 /// A live record of a segment under work.
@@ -110,7 +112,7 @@ impl Janitor {
         shared.gave_up(EvictionReason::Capacity, gone, gone_bytes);
         let target = match policy {
             Policy::Evict => Stream::Main,
-            Policy::Compact => stream,
+            Policy::Compact | Policy::Merge => stream,
         };
         stay.sort_by_key(|live| live.offset);
         let mut moved = 0;
@@ -170,7 +172,7 @@ impl Janitor {
                 offset: entry.offset,
                 leased: found.leased_until > now,
             };
-            if policy == Policy::Compact || found.uses > 0 || live.leased {
+            if policy != Policy::Evict || found.uses > 0 || live.leased {
                 stay.push(live);
             } else {
                 go.push(live);

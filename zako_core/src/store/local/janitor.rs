@@ -11,6 +11,7 @@ use super::eviction::Unit;
 use super::index::Place;
 use super::job::Job;
 use super::record::Stream;
+use super::segment::Segment;
 use super::shared::{Shared, stopped};
 use super::space::{Purpose, Room};
 use crate::Digest;
@@ -50,6 +51,12 @@ struct Moment {
     frees: u64,
     second: u32,
 }
+
+/// A segment is short below this part of what segments may have.
+const SHORT: u64 = 8;
+
+/// So many short segments are joined.
+const MOST_SHORT: usize = 8;
 
 /// How often the janitor looks after things unasked.
 const TICK: Duration = Duration::from_secs(30);
@@ -110,7 +117,8 @@ impl Janitor {
         // Let a store that met a full file system grow again, to see.
         shared.space.relax();
         self.forget_gone_units();
-        if let Err(error) = self.compact(&mut GcReport::default(), 4) {
+        let compacted = self.compact(&mut GcReport::default(), 4);
+        if let Err(error) = compacted.and_then(|()| self.merge(&mut GcReport::default())) {
             tracing::warn!(%error, "compaction failed");
         }
         // Stay ahead of the writers, so that they seldom wait.
@@ -253,12 +261,34 @@ impl Janitor {
             .filter(|segment| segment.is_sealed() && segment.in_use() < segment.length() / part)
             .collect();
         sparse.sort_by_key(|segment| segment.live());
+        self.move_all(&sparse, Policy::Compact, report)
+    }
+
+    /// Joins sealed segments that are short: a full store seals what it writes to, to see
+    /// whether that can go, and each segment keeps a file open.
+    fn merge(&self, report: &mut GcReport) -> Result<()> {
+        let shared = &self.shared;
+        let mut short = shared.segments.all();
+        short.retain(|it| it.is_sealed() && it.length() < shared.sizes.segment / SHORT);
+        if short.len() < MOST_SHORT {
+            return Ok(());
+        }
+        short.sort_by_key(|segment| segment.id);
+        self.move_all(&short, Policy::Merge, report)
+    }
+
+    fn move_all(
+        &self,
+        segments: &[Arc<Segment>],
+        policy: Policy,
+        report: &mut GcReport,
+    ) -> Result<()> {
         let mut outcome = Ok(());
-        for segment in sparse {
+        for segment in segments {
             let unit = Unit::Segment(segment.id);
             self.shared.queues.lock().retain(|other| *other != unit);
             let length = segment.length();
-            match self.empty(&segment, segment.stream, Policy::Compact) {
+            match self.empty(segment, segment.stream, policy) {
                 Ok(None) => {}
                 Ok(Some(moved)) => {
                     report.segments_freed += 1;
@@ -287,6 +317,7 @@ impl Janitor {
             segment.set_tombstones(0);
         }
         self.compact(&mut report, 2)?;
+        self.merge(&mut report)?;
         self.forget_gone_units();
         Ok(report)
     }

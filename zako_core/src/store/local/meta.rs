@@ -6,6 +6,7 @@ use std::path::Path;
 use super::io::{Access, Backend, read_exact_at, write_all_at};
 use super::record::{FORMAT_VERSION, u32_at};
 use crate::cas::{CasError, ErrorKind, Result};
+use crate::store::format::STORE;
 
 /// The name of the file in the store's folder.
 pub(super) const FILE_NAME: &str = "zako.store";
@@ -38,14 +39,8 @@ pub(super) fn open_or_create(backend: &dyn Backend, root: &Path) -> Result<()> {
     }
     let version = u32_at(&bytes, 8);
     // The checksum is a version's own affair; the version number never moves.
-    if version != FORMAT_VERSION {
-        return Err(format_error(
-            &format!(
-                "the store has format {version}; this version of zako reads format \
-                 {FORMAT_VERSION} only. Use the version of zako that made it, or another folder"
-            ),
-            &path,
-        ));
+    if !STORE.knows(version) {
+        return Err(STORE.refuse(version).with_path(&path));
     }
     if u32_at(&bytes, 60) != crc32fast::hash(&bytes[..60]) {
         return Err(format_error("the store's format file is damaged", &path));

@@ -55,7 +55,7 @@ use self::committer::Committer;
 use self::janitor::{Janitor, Request};
 use self::job::Job;
 use self::record::Stream;
-use self::shared::{Shared, stopped};
+use self::shared::{Scrubber, Shared, stopped};
 use self::steps::blocking;
 use crate::cas::{CasError, ErrorKind, Result};
 
@@ -163,15 +163,37 @@ impl LocalStore {
         );
         let janitor = spawn("zako-janitor", &shared, move || work.run())?;
         threads.running.lock().extend([janitor, committer]);
-        if let Some(rate) = shared.options.scrub_rate {
+        let store = Self { shared, threads };
+        store.set_scrub_rate(store.shared.options.scrub_rate);
+        Ok(store)
+    }
+
+    /// Re-hashes everything again and again at this rate, in bytes a second, or no more;
+    /// from the beginning, whatever rate it was before. Needs a tokio runtime.
+    pub fn set_scrub_rate(&self, rate: Option<u64>) {
+        let scrubbing = rate.map(|rate| {
             let weak = WeakThreads {
-                committer: Arc::downgrade(&threads.committer),
-                janitor: Arc::downgrade(&threads.janitor),
-                running: Arc::downgrade(&threads.running),
+                committer: Arc::downgrade(&self.threads.committer),
+                janitor: Arc::downgrade(&self.threads.janitor),
+                running: Arc::downgrade(&self.threads.running),
             };
-            tokio::spawn(verify::scrub(Arc::downgrade(&shared), weak, rate));
+            let scrub = verify::scrub(Arc::downgrade(&self.shared), weak, rate);
+            let task = tokio::spawn(scrub).abort_handle();
+            Scrubber { rate, task }
+        });
+        let before = std::mem::replace(&mut *self.shared.scrubber.lock(), scrubbing);
+        if let Some(before) = before {
+            before.task.abort();
         }
-        Ok(Self { shared, threads })
+    }
+
+    /// How fast everything is re-hashed, in bytes a second, if it is.
+    pub fn scrub_rate(&self) -> Option<u64> {
+        self.shared
+            .scrubber
+            .lock()
+            .as_ref()
+            .map(|scrubber| scrubber.rate)
     }
 
     /// Waits until a store that was [opened in the
@@ -181,6 +203,11 @@ impl LocalStore {
     /// Why it can't be rebuilt: the store is of no use then.
     pub async fn opened(&self) -> Result<()> {
         self.shared.opening.wait().await
+    }
+
+    /// How much of the index is rebuilt, from 0 to 1; `None` when it is whole or can't be.
+    pub fn opening_share(&self) -> Option<f64> {
+        self.shared.opening.share()
     }
 
     /// Ends the store cleanly, so that it opens fast: what is under way is

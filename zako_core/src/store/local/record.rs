@@ -3,7 +3,7 @@
 use crate::{Digest, Hash};
 
 /// The version of the whole on-disk format.
-pub(super) const FORMAT_VERSION: u32 = 1;
+pub(super) const FORMAT_VERSION: u32 = crate::store::format::STORE.newest;
 
 /// The length of a segment's header, and of a record's, in bytes.
 pub(super) const HEADER_LEN: usize = 64;

@@ -152,6 +152,7 @@ pub(super) fn prepare(root: &Path, options: StoreOptions) -> Result<Arc<Shared>>
         file_number: AtomicU32::new(1),
         closed: AtomicBool::new(false),
         opening: Opening::default(),
+        scrubber: Mutex::default(),
         _lock: lock,
     }))
 }
@@ -183,6 +184,7 @@ pub(super) fn contents(shared: &Shared) -> Result<OpenSegments> {
     shared.index.reserve(seen.blobs);
     for loaded in &loaded {
         index_segment(shared, loaded, &seen.tombstones)?;
+        shared.opening.part();
     }
     drop(seen);
 
@@ -253,7 +255,10 @@ fn load_segments(
         .sync_dir(dir)
         .map_err(|error| CasError::io("syncing the segments' folder", dir, error))?;
     let mut all = Vec::with_capacity(files.len());
+    // Each is read twice.
+    shared.opening.expect(2 * files.len() as u64);
     for file in files {
+        shared.opening.part();
         let path = dir.join(&file.name);
         let Some(segment) = Segment::open(&*shared.backend, &path)? else {
             if file.length <= super::record::HEADER_LEN as u64 {

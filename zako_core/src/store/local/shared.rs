@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 
 use super::appender::footprint;
 use super::eviction::{Ghosts, Queues, Unit};
@@ -51,8 +52,18 @@ pub(super) struct Shared {
     pub(super) closed: AtomicBool,
     /// Done when the index is whole.
     pub(super) opening: Opening,
+    /// Re-hashes everything again and again.
+    pub(super) scrubber: Mutex<Option<Scrubber>>,
     /// Keeps other processes out for as long as anything of the store is in use.
     pub(super) _lock: Box<dyn Lock>,
+}
+
+/// A task that re-hashes everything again and again.
+#[derive(Debug)]
+pub(super) struct Scrubber {
+    /// In bytes a second.
+    pub(super) rate: u64,
+    pub(super) task: AbortHandle,
 }
 
 /// The most KiB that wait for the committer: a few groups.
