@@ -8,6 +8,8 @@
     reason = "figures are what it is for"
 )]
 
+#[path = "../../../src/allocator.rs"]
+mod allocator;
 mod alone;
 mod server;
 
@@ -66,6 +68,8 @@ const LOADS: [Load; 4] = [
 ];
 
 fn main() -> ExitCode {
+    // Both ends are as the command's.
+    allocator::keep_buffers();
     match begin() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -170,7 +170,15 @@ impl TlsAcceptor {
             ));
         }
         let config = self.0.current.read().config(application);
-        let stream = tokio_rustls::TlsAcceptor::from(config).accept(tcp).await?;
+        let accepting = tokio_rustls::TlsAcceptor::from(config).accept(tcp);
+        let stream = match accepting.into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, mut tcp)) => {
+                // The client was told why, by an alert.
+                let _ = leave(&mut tcp).await;
+                return Err(error);
+            }
+        };
         let (tcp, session) = stream.into_inner();
         let certificate = session.peer_certificates();
         let certificate = certificate.and_then(<[_]>::first);
@@ -245,6 +253,11 @@ async fn refuse_plaintext(tcp: &mut TcpStream, application: Application) -> io::
         Application::Http1 => plaintext::REFUSAL_HTTP1,
     })
     .await?;
+    leave(tcp).await
+}
+
+/// Closes the connection once the peer does, which lets it read what it was told.
+async fn leave(tcp: &mut TcpStream) -> io::Result<()> {
     tcp.shutdown().await?;
     // A socket that is closed with bytes unread takes the answer back.
     let mut rest = tcp.take(64 << 10);

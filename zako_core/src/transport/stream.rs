@@ -100,6 +100,17 @@ impl Stream {
         }
     }
 
+    /// Reads what is there at this moment, whatever was known of it before.
+    #[cfg(feature = "tls")]
+    pub(crate) fn receive_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        use rustix::net::{RecvFlags, recv};
+        socket!(
+            self,
+            stream => Ok(recv(stream.as_fd(), buffer, RecvFlags::DONTWAIT)?.0),
+            _ => Err(io::ErrorKind::Unsupported.into())
+        )
+    }
+
     fn try_receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         use rustix::net::{RecvFlags, recv};
         let mut last = None;

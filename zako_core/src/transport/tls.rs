@@ -173,7 +173,7 @@ impl TlsStream {
                 Ok(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(self.why(cx, error))),
+                Err(error) => return Poll::Ready(Err(self.why(error))),
             }
         }
         Poll::Ready(Ok(()))
@@ -182,12 +182,12 @@ impl TlsStream {
     /// Why the peer takes nothing any more: what it said last, if it did, and else the
     /// error of the socket. A client learns so that its certificate was refused, which it
     /// may write on after.
-    fn why(&mut self, cx: &mut Context<'_>, error: io::Error) -> io::Error {
+    fn why(&mut self, error: io::Error) -> io::Error {
         SCRATCH.with_borrow_mut(|scratch| {
             // No more than this, whatever still comes.
             for _ in 0..8 {
-                match receive(&mut self.socket, cx, scratch) {
-                    Poll::Ready(Ok(count @ 1..)) => self.came.extend_from_slice(&scratch[..count]),
+                match receive_now(&mut self.socket, scratch) {
+                    Ok(count @ 1..) => self.came.extend_from_slice(&scratch[..count]),
                     _ => break,
                 }
             }
@@ -300,6 +300,17 @@ fn receive(
     buffer: &mut [u8],
 ) -> Poll<io::Result<usize>> {
     socket.poll_receive(cx, buffer)
+}
+
+/// Without waiting, and without asking whether there is something.
+#[cfg(target_os = "linux")]
+fn receive_now(socket: &mut Stream, buffer: &mut [u8]) -> io::Result<usize> {
+    socket.receive_now(buffer)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn receive_now(_: &mut Stream, _: &mut [u8]) -> io::Result<usize> {
+    Err(ErrorKind::Unsupported.into())
 }
 
 #[cfg(not(target_os = "linux"))]
