@@ -97,7 +97,7 @@ pub(crate) struct ServerKeys {
     pub(crate) token_ttl: Option<Period>,
 
     /// Who may verify the store and collect garbage: loopback, anyone, nobody. Where callers
-    /// have roles ([access] in zako.toml), admins may, unless it is nobody
+    /// have roles (the table access of zako.toml), admins may, unless it is nobody
     /// [env: ZAKO_MAINTENANCE] [default: loopback]
     #[arg(long, value_name = "WHO", help_heading = "Access")]
     #[serde(deserialize_with = "from_text")]

@@ -198,7 +198,7 @@ impl ListenSocket {
     /// server takes it over.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if the address can't be taken.
+    /// [`ErrorKind::Io`] if the address can't be taken.
     pub async fn bind(addr: &ListenAddr) -> Result<Self> {
         let mut listener = Listener::bind(addr).await?;
         listener.removes = false;
@@ -220,7 +220,7 @@ impl ListenSocket {
     /// Takes over a socket that listens.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if it is of no use.
+    /// [`ErrorKind::Io`] if it is of no use.
     pub fn tcp(socket: std::net::TcpListener) -> Result<Self> {
         let named = socket.local_addr().and_then(|addr| {
             socket.set_nonblocking(true)?;
@@ -238,7 +238,7 @@ impl ListenSocket {
     /// Takes over a socket that listens. One without a path is named `unix:`.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if it is of no use.
+    /// [`ErrorKind::Io`] if it is of no use.
     pub fn unix(socket: std::os::unix::net::UnixListener) -> Result<Self> {
         let named = socket.local_addr().and_then(|addr| {
             socket.set_nonblocking(true)?;
@@ -257,7 +257,7 @@ impl ListenSocket {
     /// The same socket once more.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::cas::ErrorKind::Io) if there are no more file descriptors.
+    /// [`ErrorKind::Io`] if there are no more file descriptors.
     pub fn try_clone(&self) -> Result<Self> {
         let clone = match &self.socket {
             StdSocket::Tcp(socket) => socket.try_clone().map(StdSocket::Tcp),

@@ -123,7 +123,8 @@ impl BoundServer {
     }
 
     /// Answers calls until `shutdown` is ready. Then takes no more connections and
-    /// calls, lets those that run end within [`ServerOptions::drain_timeout`], parks
+    /// calls, lets those that run end within
+    /// [`ServerOptions::drain_timeout`](super::ServerOptions::drain_timeout), parks
     /// the uploads that are left, and cuts the rest.
     ///
     /// Dropping the future cuts all connections; uploads park then as far as a drop
