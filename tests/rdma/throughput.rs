@@ -115,7 +115,7 @@ fn hash(data: &[u8]) -> Duration {
     let began = Instant::now();
     let mut hasher = Hasher::new();
     // In the pieces in which they come.
-    data.chunks(256 * KIB).for_each(|piece| {
+    data.chunks(MIB).for_each(|piece| {
         hasher.update(piece);
     });
     std::hint::black_box(hasher.finish());

@@ -11,6 +11,7 @@ pub mod fabric;
 pub mod memory;
 pub mod memory_limit;
 pub mod probe;
+mod runs;
 pub mod session;
 #[cfg(feature = "soft-fabric")]
 pub mod soft;

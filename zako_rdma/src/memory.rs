@@ -1,7 +1,7 @@
 //! Memory that a card may touch, in slots that have one owner each.
 //!
 //! This file has `unsafe` code: it maps memory and gives out parts of it. The proofs
-//! rest on one rule: a slot's number is in the free list or with one [`Slot`], never both.
+//! rest on one rule: a slot's number is unowned or in the run of one [`Slot`], never both.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -18,6 +18,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::fabric::{FabricError, FailureKind};
+use crate::runs::{Run, Unowned};
 
 /// A slot's length is a multiple of this, and so is its address.
 pub const PAGE: usize = 4096;
@@ -32,8 +33,7 @@ pub struct Slab {
     pages: Pages,
     slot_bytes: usize,
     slots: usize,
-    /// Numbers of slots that nobody has.
-    free: Mutex<Vec<u32>>,
+    free: Mutex<Unowned>,
     /// A permit for each of them; given out before its number, given back after it.
     permits: Semaphore,
 }
@@ -73,10 +73,12 @@ impl FromStr for Pages {
     }
 }
 
-/// A slot of a slab: its one owner. Goes back to the slab when dropped.
+/// A slot of a slab, or several that lie next to each other and are as one: their one owner.
+/// Goes back to the slab when dropped.
 pub struct Slot {
     slab: Arc<Slab>,
-    number: u32,
+    /// Within the slab, and unowned by any other one.
+    run: Run,
 }
 
 // SAFETY: the memory belongs to the slab alone and no thread has a special right to it;
@@ -143,7 +145,7 @@ impl Slab {
             pages,
             slot_bytes,
             slots: slots as usize,
-            free: Mutex::new((0..slots).rev().collect()),
+            free: Mutex::new(Unowned::new(slots as usize)),
             permits: Semaphore::new(slots as usize),
         }))
     }
@@ -175,8 +177,19 @@ impl Slab {
 
     /// A slot that nobody has, if there is one. Its bytes are what its last owner left.
     pub fn take(self: &Arc<Self>) -> Option<Slot> {
-        let permit = self.permits.try_acquire().ok()?;
-        self.numbered(permit)
+        self.take_run(1)
+    }
+
+    /// Slots that nobody has, next to each other: `wanted`, or fewer where there are no so
+    /// many; `None` if there is none. Their bytes are what their last owners left.
+    pub fn take_run(self: &Arc<Self>, wanted: usize) -> Option<Slot> {
+        let mut permits = self.permits.try_acquire().ok()?;
+        while permits.num_permits() < wanted
+            && let Ok(more) = self.permits.try_acquire()
+        {
+            permits.merge(more);
+        }
+        self.numbered(permits)
     }
 
     /// A slot, when there is one; `None` never comes as long as the slab is held.
@@ -226,12 +239,14 @@ impl Slab {
         in_bounds
     }
 
-    fn numbered(self: &Arc<Self>, permit: SemaphorePermit<'_>) -> Option<Slot> {
-        let number = self.free.lock().pop()?;
-        permit.forget();
+    /// As many as there are permits, or fewer; the others' go back.
+    fn numbered(self: &Arc<Self>, mut permits: SemaphorePermit<'_>) -> Option<Slot> {
+        let run = self.free.lock().take(permits.num_permits())?;
+        let _back = permits.split(permits.num_permits() - run.slots);
+        permits.forget();
         Some(Slot {
             slab: Arc::clone(self),
-            number,
+            run,
         })
     }
 }
@@ -297,7 +312,7 @@ impl fmt::Debug for Slab {
 impl Slot {
     /// Where it lies in its slab, in bytes from the slab's start.
     pub fn offset(&self) -> u64 {
-        (self.number as usize * self.slab.slot_bytes) as u64
+        (self.run.first * self.slab.slot_bytes) as u64
     }
 
     /// Its slab.
@@ -312,13 +327,22 @@ impl Slot {
         Bytes::from_owner(self).split_to(length)
     }
 
+    /// How many slots of the slab it is.
+    pub fn slots(&self) -> usize {
+        self.run.slots
+    }
+
+    fn bytes(&self) -> usize {
+        self.run.slots * self.slab.slot_bytes
+    }
+
     fn start(&self) -> *mut u8 {
-        // SAFETY: the number is below the slab's slots, so this is within the mapping.
+        // SAFETY: the run is one of the slab's slots, so this is within the mapping.
         unsafe {
             self.slab
                 .start
                 .as_ptr()
-                .add(self.number as usize * self.slab.slot_bytes)
+                .add(self.run.first * self.slab.slot_bytes)
         }
     }
 }
@@ -327,9 +351,10 @@ impl Deref for Slot {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: mapped and initialised (zeroed by the system); nobody else has this slot:
-        // work that makes a card write it owns the slot until its completion.
-        unsafe { std::slice::from_raw_parts(self.start(), self.slab.slot_bytes) }
+        // SAFETY: mapped and initialised (zeroed by the system), as all of the run is within
+        // the slab; nobody else has a slot of it: work that makes a card write it owns it until
+        // its completion.
+        unsafe { std::slice::from_raw_parts(self.start(), self.bytes()) }
     }
 }
 
@@ -337,7 +362,7 @@ impl DerefMut for Slot {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; `&mut self` makes it the only one here. A peer that READs
         // it meanwhile gets mixed bytes, which it will find by their hash; it can't write.
-        unsafe { std::slice::from_raw_parts_mut(self.start(), self.slab.slot_bytes) }
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.bytes()) }
     }
 }
 
@@ -349,8 +374,8 @@ impl AsRef<[u8]> for Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.slab.free.lock().push(self.number);
-        self.slab.permits.add_permits(1);
+        self.slab.free.lock().give(self.run);
+        self.slab.permits.add_permits(self.run.slots);
     }
 }
 
@@ -415,6 +440,30 @@ mod tests {
                 slot.fill(7);
             }
         }
+    }
+
+    #[test]
+    fn slots_next_to_each_other_are_as_one() {
+        let slab = Slab::new(6, PAGE).unwrap();
+        let one = slab.take().unwrap();
+        let mut run = slab.take_run(3).unwrap();
+        assert_eq!((run.slots(), run.len(), slab.free()), (3, 3 * PAGE, 2));
+        assert_eq!(run.offset(), PAGE as u64);
+        run.fill(1);
+        let rest = slab.take_run(9).unwrap();
+        assert_eq!((rest.slots(), rest.offset()), (2, 4 * PAGE as u64));
+        assert!(slab.take_run(1).is_none());
+        for other in [&one, &rest] {
+            assert!(other.iter().all(|byte| *byte == 0));
+        }
+        drop((one, rest));
+        // Only runs of 1 and of 2 are left.
+        let two = slab.take_run(3).unwrap();
+        assert_eq!((two.slots(), slab.free()), (2, 1));
+        drop((run, two));
+        assert_eq!(slab.take_run(7).unwrap().len(), slab.bytes());
+        let all: Vec<Slot> = std::iter::from_fn(|| slab.take()).collect();
+        assert_eq!(all.len(), 6, "as many permits as slots");
     }
 
     #[tokio::test]

@@ -83,6 +83,8 @@ pub fn options() -> ClientOptions {
 pub fn session() -> SessionOptions {
     SessionOptions {
         slot_bytes: 64 << 10,
+        // A READ moves one, which tests count on.
+        run_slots: 1,
         exposed_slots: 8,
         pull_slots: 8,
         lent_slots: 8,

@@ -34,7 +34,7 @@ pub use message::{ProbeClient, ProbeServer};
 pub use run::{ProbeOptions, ProbeReport, run};
 pub use serve::serve;
 
-/// The longest message of a probe, in bytes: as long as the READs of a session.
+/// The longest message of a probe, in bytes.
 pub const SLOT_BYTES: usize = 256 << 10;
 /// Exchanges at once.
 pub const SLOTS: u32 = 8;

@@ -247,6 +247,7 @@ impl Default for ProbeOptions {
 pub(super) fn setup(session: &SessionOptions) -> SessionOptions {
     SessionOptions {
         slot_bytes: SLOT_BYTES,
+        run_slots: 1,
         exposed_slots: SLOTS,
         pull_slots: SLOTS,
         // What is received and what is sent don't share slots.

@@ -64,7 +64,7 @@ impl Card {
         let hello = Hello {
             address: endpoint.address(),
             memory,
-            grant_bytes: u32::try_from(options.slot_bytes).unwrap_or(u32::MAX),
+            grant_bytes: options.grant_bytes().min(fabric.limits().message_bytes),
             transfers: options.transfers(),
         };
         Ok(Self {

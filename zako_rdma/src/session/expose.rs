@@ -8,9 +8,8 @@ use zako_digest::Digest;
 use super::error::TransferError;
 use super::exposing::Filled;
 use super::link::{Command, Link};
-use super::shares::{Holder, Share};
+use super::shares::{Holder, Shared};
 use super::status::{Code, Status};
-use crate::memory::Slot;
 
 /// A transfer that this end exposes: takes its bytes in their order.
 ///
@@ -33,12 +32,13 @@ pub struct Expose {
     ended: bool,
 }
 
-/// The slot that is being filled. It goes back before the right to it.
+/// The slots that are being filled.
 #[derive(Debug)]
 struct Filling {
-    slot: Slot,
+    slots: Shared,
     length: usize,
-    share: Share,
+    /// How far they may be.
+    end: usize,
 }
 
 impl Expose {
@@ -108,22 +108,25 @@ impl Expose {
     /// As of [`send`](Self::send).
     pub async fn room(&mut self) -> Result<&mut [u8], TransferError> {
         if self.filling.is_none() {
+            let (exposed, most) = (&self.link.parts.exposed, self.link.parts.grant_bytes);
+            let bytes = usize::try_from(self.left).map_or(most, |left| left.min(most));
+            let wanted = bytes.div_ceil(exposed.slot_bytes());
             let share = tokio::select! {
                 biased;
                 error = refused(&self.link, &mut self.done, &mut self.over) => return Err(error),
-                share = self.holder.take() => share,
+                share = self.holder.take(wanted) => share,
             };
-            let slot = self.link.parts.exposed.take();
-            let slot = slot.ok_or(TransferError::Misuse("a share without a slot"))?;
+            let slots = share.of(exposed);
+            let slots = slots.map_err(|_| TransferError::Misuse("a share without a slot"))?;
+            let end = most.min(slots.slot.len());
             self.filling = Some(Filling {
-                slot,
+                slots,
                 length: 0,
-                share,
+                end,
             });
         }
-        let end = self.link.parts.grant_bytes;
         match &mut self.filling {
-            Some(filling) => Ok(&mut filling.slot[filling.length..end]),
+            Some(filling) => Ok(&mut filling.slots.slot[filling.length..filling.end]),
             None => Err(TransferError::Misuse("no slot is being filled")),
         }
     }
@@ -134,17 +137,16 @@ impl Expose {
     /// [`TransferError::Misuse`] if there was not so much room or the transfer doesn't
     /// have so many.
     pub fn filled(&mut self, bytes: usize) -> Result<(), TransferError> {
-        let end = self.link.parts.grant_bytes;
         let left = self.left.checked_sub(bytes as u64);
         let left = left.ok_or(TransferError::Misuse("more bytes than the transfer has"))?;
         let filling = self
             .filling
             .as_mut()
-            .filter(|filling| bytes <= end - filling.length);
+            .filter(|filling| bytes <= filling.end - filling.length);
         let filling = filling.ok_or(TransferError::Misuse("more bytes than there is room"))?;
         filling.length += bytes;
         self.left = left;
-        if filling.length == end {
+        if filling.length == filling.end {
             self.flush();
         }
         Ok(())
@@ -160,9 +162,8 @@ impl Expose {
         self.link.tell(Command::Grant {
             transfer: self.transfer,
             filled: Filled {
-                slot: filling.slot,
+                slots: filling.slots,
                 length,
-                _share: filling.share,
             },
         });
     }

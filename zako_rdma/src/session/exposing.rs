@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::error::{SessionError, TransferError};
-use super::shares::Share;
+use super::shares::Shared;
 use super::status::Status;
-use crate::memory::Slot;
 
 /// A transfer that this end exposes.
 #[derive(Debug)]
@@ -36,12 +35,11 @@ enum Begun {
     Accepted,
 }
 
-/// A slot that the peer may read. It goes back before the right to it.
+/// Slots next to each other that the peer may read.
 #[derive(Debug)]
 pub(super) struct Filled {
-    pub(super) slot: Slot,
+    pub(super) slots: Shared,
     pub(super) length: u32,
-    pub(super) _share: Share,
 }
 
 impl Exposing {
@@ -97,8 +95,8 @@ impl Exposing {
         unanswered && self.ended.is_none() && self.done.is_some()
     }
 
-    /// Lets the peer read a slot, of which [`next_grant`](Self::next_grant) is to tell it.
-    /// If it has said its last word, the slot is free again.
+    /// Lets the peer read slots, of which [`next_grant`](Self::next_grant) is to tell it.
+    /// If it has said its last word, they are free again.
     pub(super) fn grant(&mut self, filled: Filled) {
         if self.done.is_some() && self.ended.is_none() {
             self.ungranted = self.ungranted.saturating_sub(filled.length.into());
@@ -121,7 +119,7 @@ impl Exposing {
     pub(super) fn next_grant(&mut self) -> Option<(u64, u32)> {
         let filled = self.granted.get(self.told)?;
         self.told += 1;
-        Some((filled.slot.offset(), filled.length))
+        Some((filled.slots.slot.offset(), filled.length))
     }
 
     /// The peer has read the oldest grants.

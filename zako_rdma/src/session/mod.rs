@@ -20,9 +20,11 @@
 //! # Transfers
 //! The client begins each one, with Get or Put and a number larger than all before, and the
 //! server says Accepted. From there on both directions are the same:
-//! - Who exposes copies bytes to slots and sends a Grant for each, in their order, and then
-//!   its last word, End: success if all bytes were granted.
-//! - Who pulls READs the grants, sends Release for those that it has read, and then its last
+//! - Who exposes copies bytes to runs of slots, which lie next to each other, and sends a Grant
+//!   for each run, in their order, and then its last word, End: success if all bytes were
+//!   granted. No run is longer than both ends' [`SessionOptions::run_slots`] allow.
+//! - Who pulls READs the grants, each in one READ if it has as long a run of slots itself,
+//!   sends Release for those that it has read, and then its last
 //!   word, Done: nothing of the transfer will be READ any more. Until then, or until it is
 //!   released, a granted slot stays as it is.
 //! - Either may say its last word early, which gives the transfer up; the other one follows.
@@ -49,7 +51,7 @@
 //! One slab is exposed, for READ only; one is pulled into. Both are new for each session, so
 //! nothing of another one is in them. Work owns its slot until it is completed, so no future
 //! that is dropped frees what the card may touch. Each transfer can have a slot whenever it
-//! wants one, so one that nobody reads holds up no other.
+//! has none, so one that nobody reads holds up no other.
 
 mod budget;
 mod card;

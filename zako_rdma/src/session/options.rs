@@ -6,12 +6,14 @@ use super::error::SessionError;
 use crate::fabric::EndpointOptions;
 use crate::memory::{PAGE, Pages};
 
-/// How a session is set up. The smaller one of both ends' `slot_bytes` and of both ends'
+/// How a session is set up. The smaller one of both ends' longest READs and of both ends'
 /// `transfers` holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// The length of a slot, and so of a READ at most, in bytes.
+    /// The length of a slot in bytes.
     pub slot_bytes: usize,
+    /// Slots next to each other that one READ goes over, at most.
+    pub run_slots: u32,
     /// What the memory of the slots is made of.
     pub pages: Pages,
     /// Slots that the peer pulls from; one more holds the nonce.
@@ -47,10 +49,11 @@ impl Default for SessionOptions {
     fn default() -> Self {
         Self {
             slot_bytes: 256 << 10,
+            run_slots: 4,
             pages: Pages::default(),
-            exposed_slots: 32,
-            pull_slots: 32,
-            lent_slots: 32,
+            exposed_slots: 40,
+            pull_slots: 40,
+            lent_slots: 16,
             transfers: 8,
             reads: 32,
             endpoint: EndpointOptions::default(),
@@ -86,17 +89,26 @@ impl SessionOptions {
         let slots = self.exposed_slots.min(self.pull_slots);
         let slots_can_be =
             self.exposed_slots < u32::MAX && self.pull_slots.checked_add(self.lent_slots).is_some();
-        if !slots_can_be || u32::try_from(self.slot_bytes).is_err() {
+        let length = self.slot_bytes.checked_mul(self.run_slots as usize);
+        let length_can_be = length.is_some_and(|length| u32::try_from(length).is_ok());
+        if !slots_can_be || !length_can_be {
             return Err(SessionError::Internal(
                 "a session can't have so many or so long slots".to_owned(),
             ));
         }
-        if slots == 0 || self.slot_bytes == 0 || self.transfers == 0 || self.reads == 0 {
+        let somewhere = slots > 0 && self.slot_bytes > 0 && self.run_slots > 0;
+        if !somewhere || self.transfers == 0 || self.reads == 0 {
             return Err(SessionError::Internal(
                 "a session needs slots, transfers and reads".to_owned(),
             ));
         }
         Ok(())
+    }
+
+    /// The longest READ in bytes.
+    pub(super) fn grant_bytes(&self) -> u32 {
+        let bytes = self.slot_bytes.saturating_mul(self.run_slots as usize);
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
     /// Transfers that every slab has a slot for.

@@ -141,7 +141,8 @@ impl Pull {
             share,
         } = piece;
         let length = length as usize;
-        let bytes = match Arc::clone(&self.link.parts.lent).try_acquire_owned() {
+        let slots = u32::try_from(slot.slots()).unwrap_or(u32::MAX);
+        let bytes = match Arc::clone(&self.link.parts.lent).try_acquire_many_owned(slots) {
             Ok(permit) => Bytes::from_owner(Lent {
                 slot,
                 length,

@@ -1,13 +1,14 @@
 //! What is known of a transfer that this end pulls. No I/O.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::error::{SessionError, TransferError};
-use super::shares::{Holder, Share};
+use super::shares::{Holder, NoSlot, Share, Shared};
 use super::status::Status;
-use crate::memory::Slot;
+use crate::memory::{Slab, Slot};
 
 /// Grants that a peer may have out for one transfer: many more than it has slots.
 const GRANTS: usize = 4096;
@@ -22,7 +23,7 @@ pub(super) struct Pulling {
     granted: VecDeque<Granted>,
     /// READs under way.
     reading: usize,
-    /// READs that are done and not told to the peer.
+    /// Grants that are read and not told to the peer.
     read: u32,
     /// The peer's last word.
     ended: Option<Status>,
@@ -52,12 +53,34 @@ pub(super) struct Granted {
     pub(super) length: u32,
 }
 
+/// A READ to be posted.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) part: Granted,
+    /// Whether nothing of its grant is left.
+    pub(super) whole: bool,
+    /// Where to.
+    pub(super) slots: Shared,
+}
+
 /// What who pulls gets.
 #[derive(Debug)]
 pub(super) enum Pulled {
     Piece(Piece),
     /// The peer's last word.
     End(Status),
+}
+
+impl Granted {
+    /// Takes the first bytes out of it, so many at most.
+    fn split(&mut self, most: usize) -> Self {
+        let length = u32::try_from(most).map_or(self.length, |most| self.length.min(most));
+        let part = Self { length, ..*self };
+        // The driver looks again whether what it reads is in the peer's memory.
+        self.offset = self.offset.saturating_add(length.into());
+        self.length -= length;
+        part
+    }
 }
 
 /// Bytes that were pulled. The slot goes back before the right to it.
@@ -174,21 +197,31 @@ impl Pulling {
         Ok(())
     }
 
-    /// The next READ to post, and the right to a slot for it.
-    pub(super) fn next_read(&mut self) -> Option<(Granted, Share)> {
-        if self.last_word.is_some() || self.granted.is_empty() {
+    /// The next READ to post: the oldest grant, or as much of it as there are slots next to
+    /// each other for.
+    pub(super) fn next_read(&mut self, local: &Arc<Slab>) -> Option<Result<Read, NoSlot>> {
+        if self.last_word.is_some() {
             return None;
         }
-        let share = self.holder.try_take()?;
-        let granted = self.granted.pop_front()?;
+        let oldest = self.granted.front_mut()?;
+        let wanted = (oldest.length as usize).div_ceil(local.slot_bytes());
+        let slots = match self.holder.try_take(wanted)?.of(local) {
+            Ok(slots) => slots,
+            Err(none) => return Some(Err(none)),
+        };
+        let part = oldest.split(slots.slot.len());
+        let whole = oldest.length == 0;
+        if whole {
+            self.granted.pop_front();
+        }
         self.reading += 1;
-        Some((granted, share))
+        Some(Ok(Read { part, whole, slots }))
     }
 
-    /// A READ is done.
-    pub(super) fn on_read(&mut self, piece: Piece) {
+    /// A READ is done; `whole` if it was the last of its grant.
+    pub(super) fn on_read(&mut self, piece: Piece, whole: bool) {
         self.reading -= 1;
-        self.read += 1;
+        self.read += u32::from(whole);
         if self.last_word.is_none() {
             // If nobody takes it, that is said by its last word.
             let _gone = self.pieces.send(Pulled::Piece(piece));

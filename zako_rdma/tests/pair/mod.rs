@@ -22,10 +22,11 @@ use zako_rdma::session::{
 };
 use zako_rdma::soft::{Faults, SoftFabric, SoftNetwork};
 
-/// Small slots, so that small blobs take many.
+/// Small slots, so that small blobs take many, and a READ for each.
 pub(crate) fn options() -> SessionOptions {
     SessionOptions {
         slot_bytes: 4096,
+        run_slots: 1,
         exposed_slots: 8,
         pull_slots: 8,
         lent_slots: 4,

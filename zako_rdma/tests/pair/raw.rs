@@ -11,8 +11,8 @@ use zako_protobuf::rdma::{ClientMessage, ServerMessage, client_message};
 use zako_rdma::fabric::{Access, Endpoint, EndpointOptions, Fabric, Work};
 use zako_rdma::memory::{Slab, Slot};
 use zako_rdma::session::{
-    Client, Code, Control, Hello, Message, NONCE_BYTES, Role, ServerSession, SessionError, Status,
-    accept,
+    Client, Code, Control, Hello, Message, NONCE_BYTES, Role, ServerSession, SessionError,
+    SessionOptions, Status, accept,
 };
 
 use super::{Pair, incoming, options};
@@ -35,13 +35,22 @@ pub(crate) type Accepting = tokio::task::JoinHandle<Result<ServerSession, Sessio
 impl Raw {
     /// A client that has said nothing yet.
     pub(crate) fn new(pair: &Pair) -> (Self, Accepting) {
+        Self::with(pair, options(), 4096)
+    }
+
+    /// One that can pull `grant_bytes` at once, of a server with other options.
+    pub(crate) fn with(
+        pair: &Pair,
+        options: SessionOptions,
+        grant_bytes: u32,
+    ) -> (Self, Accepting) {
         let (outgoing, from_client) = mpsc::channel(4);
         let (to_client, from_server) = mpsc::channel(4);
         let control = Control::new(to_client, incoming(from_client));
         let fabric: Arc<dyn Fabric> = pair.far.clone();
         let budget = pair.far_budget.clone();
         let accepting =
-            tokio::spawn(async move { accept(fabric, control, options(), &budget).await });
+            tokio::spawn(async move { accept(fabric, control, options, &budget).await });
         let mut endpoint = pair.near.endpoint(&EndpointOptions::default()).unwrap();
         let slab = Slab::new(9, 4096).unwrap();
         let mut nonce = slab.take().unwrap();
@@ -50,7 +59,7 @@ impl Raw {
         let hello = Hello {
             address: endpoint.address(),
             memory,
-            grant_bytes: 4096,
+            grant_bytes,
             transfers: 4,
         };
         let raw = Self {
@@ -70,6 +79,22 @@ impl Raw {
         let (mut raw, accepting) = Self::new(pair);
         raw.shake().await;
         (raw, accepting.await.unwrap().unwrap())
+    }
+
+    /// As [`open`](Self::open), with what [`with`](Self::with) takes.
+    pub(crate) async fn open_with(
+        pair: &Pair,
+        options: SessionOptions,
+        grant_bytes: u32,
+    ) -> (Self, ServerSession) {
+        let (mut raw, accepting) = Self::with(pair, options, grant_bytes);
+        raw.shake().await;
+        (raw, accepting.await.unwrap().unwrap())
+    }
+
+    /// All of its memory behind the nonce's slot, which nothing can be read into any more.
+    pub(crate) fn memory(&self) -> Slot {
+        self.slab.take_run(8).unwrap()
     }
 
     pub(crate) async fn shake(&mut self) {
@@ -110,7 +135,7 @@ impl Raw {
     pub(crate) async fn read(&mut self, offset: u64, length: u32) -> Vec<u8> {
         let memory = self.peer.unwrap().memory;
         let work = Work::Read {
-            into: self.slab.take().unwrap(),
+            into: self.slab.take_run(length.div_ceil(4096) as usize).unwrap(),
             length,
             address: memory.part(offset, length.into()).unwrap(),
             key: memory.key,

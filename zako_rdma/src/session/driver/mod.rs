@@ -19,9 +19,9 @@ use crate::session::hello::Hello;
 use crate::session::link::{Command, Link, Parts, Progress};
 use crate::session::message::{Message, Role};
 use crate::session::options::SessionOptions;
-use crate::session::pulling::{Granted, Piece, Pulling};
+use crate::session::pulling::{Piece, Pulling, Read};
 use crate::session::server::Request;
-use crate::session::shares::{Share, Shares};
+use crate::session::shares::{NoSlot, Share, Shared, Shares};
 use crate::session::state::Verdict;
 use crate::session::trace::TraceContext;
 use crate::session::wire::Control;
@@ -64,6 +64,8 @@ struct Reading {
     work: u64,
     transfer: u64,
     length: u32,
+    /// Whether nothing of its grant is left.
+    whole: bool,
     share: Share,
     since: Instant,
 }
@@ -259,14 +261,18 @@ impl<'a, R: Role> Driver<'a, R> {
     /// Posts what there is a slot and room in the window for, transfers in turn.
     fn post_reads(&mut self) -> Result<(), SessionError> {
         while self.reads.len() < self.window {
-            let Some((transfer, granted, share)) = self.next_read() else {
+            let Some((transfer, read)) = self.next_read() else {
                 break;
             };
             let card = self.setup.card.as_mut().ok_or_else(no_card)?;
-            let address = self.peer.memory.part(granted.offset, granted.length.into());
-            let (Some(into), Some(address)) = (card.local.take(), address) else {
+            let Ok(Read { part, whole, slots }) = read else {
                 return Err(SessionError::Internal("a READ without a slot".to_owned()));
             };
+            let address = self.peer.memory.part(part.offset, part.length.into());
+            let Some(address) = address else {
+                return Err(SessionError::Internal("a READ beyond a grant".to_owned()));
+            };
+            let Shared { slot: into, share } = slots;
             let work = self.next_work;
             self.next_work += 1;
             self.setup.lifecycle.posted()?;
@@ -274,7 +280,7 @@ impl<'a, R: Role> Driver<'a, R> {
                 work,
                 Work::Read {
                     into,
-                    length: granted.length,
+                    length: part.length,
                     address,
                     key: self.peer.memory.key,
                 },
@@ -286,7 +292,8 @@ impl<'a, R: Role> Driver<'a, R> {
             self.reads.push_back(Reading {
                 work,
                 transfer,
-                length: granted.length,
+                length: part.length,
+                whole,
                 share,
                 since: Instant::now(),
             });
@@ -294,16 +301,16 @@ impl<'a, R: Role> Driver<'a, R> {
         Ok(())
     }
 
-    fn next_read(&mut self) -> Option<(u64, Granted, Share)> {
+    fn next_read(&mut self) -> Option<(u64, Result<Read, NoSlot>)> {
         let turn = self.turn;
         for transfers in [
             (Bound::Excluded(turn), Bound::Unbounded),
             (Bound::Unbounded, Bound::Included(turn)),
         ] {
             for (transfer, pulling) in self.pulls.range_mut(transfers) {
-                if let Some((granted, share)) = pulling.next_read() {
+                if let Some(read) = pulling.next_read(&self.parts.local) {
                     self.turn = *transfer;
-                    return Some((*transfer, granted, share));
+                    return Some((*transfer, read));
                 }
             }
         }
@@ -344,14 +351,18 @@ impl<'a, R: Role> Driver<'a, R> {
             (Verdict::Failed(error), _) => Err(error.into()),
             (Verdict::Good(length), Some(reading)) if length == reading.length => {
                 let Reading {
-                    transfer, share, ..
+                    transfer,
+                    whole,
+                    share,
+                    ..
                 } = reading;
                 if let Some(pulling) = self.pulls.get_mut(&transfer) {
-                    pulling.on_read(Piece {
+                    let piece = Piece {
                         slot,
                         length,
                         share,
-                    });
+                    };
+                    pulling.on_read(piece, whole);
                 }
                 Ok(())
             }
