@@ -209,6 +209,19 @@ mod tests {
         assert_eq!(taken.len(), 6);
     }
 
+    #[test]
+    fn slots_that_lie_apart_go_to_others() {
+        let (shares, slab) = (Shares::new(4, 2), Slab::new(6, 4096).unwrap());
+        let mut slots: Vec<Slot> = std::iter::from_fn(|| slab.take()).collect();
+        // Left are the first one, two that lie together, and the last one.
+        slots.retain(|slot| [1, 4].contains(&(slot.offset() / 4096)));
+        let got = shares.holder().try_take(4).unwrap().of(&slab).unwrap();
+        assert_eq!((got.slot.slots(), got.share.slots), (2, 2));
+        assert_eq!((shares.state.lock().slots, slab.free()), (2, 2));
+        drop(got);
+        assert_eq!((shares.state.lock().slots, slab.free()), (4, 4));
+    }
+
     #[tokio::test]
     async fn who_waits_gets_what_comes_back() {
         let shares = Shares::new(1, 1);
