@@ -21,20 +21,11 @@ use zako_protobuf::store::store_client::StoreClient;
 const DENIED: i32 = 9;
 const USAGE: i32 = 2;
 
-/// A new token and the lines that know it.
-fn made(home: &Home, name: &str, role: &str) -> (String, String) {
-    let said = home.run(["access", "token", name, "--role", role, "--json"]);
-    said.ok();
-    let made: Value = said.json().remove(0);
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
-    (text("token"), text("config"))
-}
-
 #[test]
 fn a_token_opens_what_its_role_allows() {
     let mut home = Home::new();
-    let (writer, of_writer) = made(&home, "ci", "write");
-    let (reader, of_reader) = made(&home, "people", "read");
+    let (writer, of_writer) = home.token("ci", "write");
+    let (reader, of_reader) = home.token("people", "read");
     home.write("zako.toml", format!("{of_writer}\n{of_reader}"));
     home.write("writer", format!("{writer}\n"));
     home.write("reader", &reader);
@@ -77,7 +68,7 @@ fn a_token_opens_what_its_role_allows() {
 #[test]
 fn hashes_are_made_of_tokens_that_exist() {
     let home = Home::new();
-    let (token, config) = made(&home, "ci", "read");
+    let (token, config) = home.token("ci", "read");
     let said = home.run_with(["access", "token", "ci", "--hash"], token.as_bytes());
     let text = said.ok();
     assert!(
@@ -209,7 +200,7 @@ async fn secrets_are_in_no_log() {
     let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
     let keys = vec![Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap()];
     home.write("keys", serde_json::to_vec(&JwkSet { keys }).unwrap());
-    let (token, config) = made(&home, "ci", "write");
+    let (token, config) = home.token("ci", "write");
     let jwt = "[access.jwt]\njwks = \"keys\"\nissuer = \"i\"\naudience = \"a\"\nroles = \"read\"\n";
     home.write("zako.toml", format!("{config}\n{jwt}"));
     home.write("file", "content");
