@@ -334,3 +334,45 @@ fn operators_from_elsewhere_need_the_role_of_an_admin() {
     let (found, body) = asked(connect_from(ip, &address), "/metrics", None).unwrap();
     assert_eq!(found, 401, "{body}");
 }
+
+/// A load balancer hears of the end before anyone is refused.
+#[test]
+fn a_server_that_will_drain_is_not_ready_and_serves_all() {
+    let home = Home::new();
+    let more = [
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--drain-delay",
+        "1h",
+    ];
+    let server = Serving::start(&home, &more);
+    let [grpc, http, admin] = ["grpc", "http", "admin"].map(|name| server.address(name).unwrap());
+    let url = format!("http://{grpc}");
+    wait_for(&admin, "/readyz", 200);
+    server.terminate();
+    let reason = wait_for(&admin, "/readyz", 503);
+    assert!(reason.starts_with("draining"), "{reason}");
+
+    let (content, path) = (noise(3, 3 << 20), home.path("blob"));
+    home.write("blob", &content);
+    let said = home.run(["put", "--json", "--server", &url, path.to_str().unwrap()]);
+    said.ok();
+    let digest = said.json()[0]["digest"].as_str().unwrap().to_owned();
+    let said = home.run(["get", "--server", &url, &digest]);
+    assert!(said.code == Some(0) && said.stdout == content, "{said}");
+    assert_eq!(get(&http, "/status").unwrap().0, 200);
+
+    // All of that was within the delay.
+    assert_eq!(get(&admin, "/readyz").unwrap().0, 503);
+    assert_eq!(get(&admin, "/healthz").unwrap().0, 200);
+    let status: Value = serde_json::from_str(&get(&admin, "/status.json").unwrap().1).unwrap();
+    assert_eq!(status["state"], "draining");
+    assert_eq!(status["store"]["blobs"], 1);
+    server.terminate();
+    let said = server.ended();
+    assert!(said.contains("SIGTERM again"), "{said}");
+}
