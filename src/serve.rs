@@ -5,6 +5,7 @@ mod access;
 mod admin;
 mod build_tools;
 mod contradictions;
+mod file_mark;
 mod hand_over;
 mod life;
 mod limits;
