@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use governor::clock::FakeRelativeClock;
-use zako_access::{LimitTable, Limits, Quotas};
+use zako_access::{AccessRules, LimitTable, Limits, Quotas};
 use zako_core::access::{Account, Consumer, Identity, Quota, Rights, Role};
 use zako_core::server::ServerOptions;
 use zako_core::store::StoreOptions;
@@ -42,15 +42,11 @@ impl Limited {
         }
     }
 
-    /// Servers that ask them; `ci` and `other` may write.
+    /// Servers that ask them.
     pub async fn servers(&self) -> Servers {
-        let rules = rules([
-            with_token("ci", r#""write""#),
-            with_token("other", r#""write""#),
-        ]);
         let quota: Arc<dyn Quota> = self.quotas.clone();
         let (options, store) = (ServerOptions::default(), StoreOptions::default());
-        Servers::with(rules, options, store, Some(quota)).await
+        Servers::with(writers(), options, store, Some(quota)).await
     }
 
     /// The account of `ci`.
@@ -69,6 +65,14 @@ impl Limited {
     pub fn pass_hours(&self, hours: u64) {
         self.wall.fetch_add(hours * HOUR, Ordering::Relaxed);
     }
+}
+
+/// `ci` and `other` may write.
+pub fn writers() -> AccessRules {
+    rules([
+        with_token("ci", r#""write""#),
+        with_token("other", r#""write""#),
+    ])
 }
 
 pub fn limits(change: impl FnOnce(&mut Limits)) -> Limits {

@@ -269,7 +269,6 @@ impl Download {
                     span::took(&self.span, true);
                     return Ok(Source::Rdma(pulling));
                 }
-                Err(Failure::Other(error)) => return Err(error),
                 Err(failure) => self.failed(failure).await?,
             }
         }

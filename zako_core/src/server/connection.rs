@@ -136,8 +136,8 @@ impl Shared {
         self.faces.iter().find(serves).map(Arc::clone)
     }
 
-    /// What the call may use, if that is limited.
-    fn allow(
+    /// What a call or a transfer may use, if that is limited.
+    pub(super) fn allow(
         &self,
         peer: &Peer,
         identity: Option<&Identity>,
