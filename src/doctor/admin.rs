@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST: u64 = 4096;
 
 pub(super) async fn check(admin: &AdminConfig, server: &ServerConfig, tls: &TlsConfig) -> Check {
-    let Some(addr) = admin.listen.value.address(&server.listen.value) else {
+    let Some(addr) = admin.address(&server.listen.value) else {
         return Check::ok(NAME, "none is configured");
     };
     if matches!(&addr, ListenAddr::Tcp(addr) if addr.port() == 0) {

@@ -207,11 +207,11 @@ pub(super) fn allowed(
     if Files::of(config)?.is_some() || config.allow_plaintext.value {
         return Ok(());
     }
-    let http = server.http.value.address(listen);
+    let http = server.http_address(listen);
     let addresses = [
         ("listen", Some(listen.clone())),
         ("http", http.filter(|_| server.build_tools.value)),
-        ("admin", admin.listen.value.address(listen)),
+        ("admin", admin.address(listen)),
     ];
     for (key, addr) in addresses {
         if let Some(addr) = addr.filter(is_exposed) {
