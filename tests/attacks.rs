@@ -111,7 +111,7 @@ async fn bodies_that_drip() {
     good.works().await;
     settled(&target, files).await;
     let grown = target.peak() - peak;
-    assert!(grown < 96 * MIB, "{grown} bytes for 150 slow bodies");
+    assert!(grown < 48 * MIB, "{grown} bytes for 150 slow bodies");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
