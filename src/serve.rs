@@ -5,6 +5,7 @@ mod access;
 mod admin;
 mod build_tools;
 mod contradictions;
+mod file_mark;
 mod hand_over;
 mod life;
 mod limits;
@@ -209,6 +210,9 @@ async fn with_store(
 ) -> Result<Ending, Failure> {
     let config = &configured.server;
     let metrics = metrics::metrics(&configured.telemetry)?;
+    if let Some(tls) = guards.tls {
+        metrics::watch_certificate(&metrics, tls);
+    }
     admin.show_metrics(&metrics);
     let observer = metrics::observer(&metrics, admin.recorder());
     admin.tell(&observer);

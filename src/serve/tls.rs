@@ -1,7 +1,6 @@
 //! The certificates of a server: read at its start, on request, and when their files
 //! change.
 
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use zako_core::server::ListenAddr;
 use zako_core::tls::{ClientAuth, TlsAcceptor, TlsPrepared, TlsServerOptions};
 
 use super::abort_on_drop::AbortOnDrop;
+use super::file_mark::FileMark;
 use crate::config::{AdminConfig, ClientAuthChoice, ServerConfig, TlsConfig};
 use crate::failure::Failure;
 
@@ -43,9 +43,6 @@ pub(super) struct Next {
     files: Files,
     prepared: TlsPrepared,
 }
-
-/// What tells whether a file is still the same; `None` if there is none.
-type Mark = Option<(u64, u64, u64, SystemTime)>;
 
 impl Tls {
     /// What is configured, if TLS is.
@@ -129,11 +126,11 @@ impl Tls {
         }
     }
 
-    fn marks(&self) -> Vec<Mark> {
+    fn marks(&self) -> Vec<FileMark> {
         let files = self.files.lock();
         let paths = [&files.certificate, &files.key];
         let marks = paths.into_iter().chain(&files.client_ca);
-        marks.map(|path| mark(path)).collect()
+        marks.map(|path| FileMark::of(path)).collect()
     }
 
     /// Once a day.
@@ -267,13 +264,6 @@ fn read(what: &str, path: &Path) -> Result<Vec<u8>, Failure> {
 fn missing(there: &str, missing: &str) -> Failure {
     Failure::usage(format!("there is a {there} and no {missing}"))
         .advise(format!("Name the {missing} too, with --{missing} FILE."))
-}
-
-fn mark(path: &Path) -> Mark {
-    let meta: io::Result<_> = std::fs::metadata(path);
-    let meta = meta.ok()?;
-    let changed = meta.modified().ok()?;
-    Some((meta.dev(), meta.ino(), meta.len(), changed))
 }
 
 fn warn_of_readers(key: &Path) {

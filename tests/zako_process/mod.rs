@@ -76,6 +76,15 @@ impl Home {
         self.command(args).output().unwrap().into()
     }
 
+    /// A new token of this name and role, and the lines of `zako.toml` that know it.
+    pub(crate) fn token(&self, name: &str, role: &str) -> (String, String) {
+        let said = self.run(["access", "token", name, "--role", role, "--json"]);
+        said.ok();
+        let made = said.json().remove(0);
+        let text = |name: &str| made[name].as_str().unwrap().to_owned();
+        (text("token"), text("config"))
+    }
+
     /// Runs with `input` on stdin.
     pub(crate) fn run_with<A: AsRef<OsStr>>(
         &self,

@@ -262,7 +262,8 @@ impl Download {
             && let Some(road) = client.rdma_for(self.range.end - self.next)
         {
             let range = self.next..self.range.end;
-            match client.pull(road, &self.digest, range).await {
+            // Small blobs, which don't come this way, would be moved with all of its state.
+            match Box::pin(client.pull(road, &self.digest, range)).await {
                 Ok(pulling) => {
                     self.pulled = true;
                     span::took(&self.span, true);
