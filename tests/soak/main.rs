@@ -25,6 +25,8 @@ mod http;
 mod last;
 mod log;
 mod native;
+#[path = "../zako_process/ports.rs"]
+mod ports;
 mod report;
 mod rude;
 mod site;
