@@ -15,7 +15,7 @@ use zako_core::server::{FiguresReader, ListenAddr};
 use zako_core::store::LocalStore;
 use zako_telemetry::Metrics;
 
-use super::Ready;
+use super::ready::Ready;
 use super::sockets::{Sockets, Use};
 use super::tls::Tls;
 use crate::config::{AdminConfig, Origin, PortChoice, ServerConfig};
