@@ -45,6 +45,7 @@ use crate::log::LogFilter;
 use crate::output::Output;
 use abort_on_drop::AbortOnDrop;
 use access::Access;
+pub(crate) use access::allowed as access_allowed;
 use admin::Admin;
 pub(crate) use contradictions::contradictions;
 use hand_over::Successor;
@@ -55,6 +56,7 @@ use reload::{Certificates, Drain, Log, Reloader, Rules, Scrub};
 use signals::Signals;
 use sockets::{Sockets, Use};
 use tls::Tls;
+pub(crate) use tls::{CERTIFICATE_ENDS_SOON, certificate, is_exposed};
 
 /// Serve a store
 ///

@@ -1,5 +1,6 @@
 //! Attacks on a real server, each beside a good client that must not notice it. Memory and
-//! files are those of the server's process.
+//! files are those of the server's process. Time limits are short for an attack, and long for a
+//! good client on a machine that is busy.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 #![cfg(target_os = "linux")]
 
@@ -58,7 +59,7 @@ async fn flood(stream: &mut TcpStream, part: &[u8], most: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn heads_and_greetings_that_drip() {
-    let target = Target::start(&["--handshake-timeout", "1s"]);
+    let target = Target::start(&["--handshake-timeout", "4s"]);
     let mut good = target.good_client().await;
     good.works().await;
     let (peak, files) = (target.peak(), target.files());
@@ -96,7 +97,7 @@ async fn settled(target: &Target, files: usize) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bodies_that_drip() {
-    let target = Target::start(&["--upload-idle-timeout", "1s"]);
+    let target = Target::start(&["--upload-idle-timeout", "4s"]);
     let mut good = target.good_client().await;
     good.works().await;
     let (peak, files) = (target.peak(), target.files());
@@ -113,12 +114,12 @@ async fn bodies_that_drip() {
     good.works().await;
     settled(&target, files).await;
     let grown = target.peak() - peak;
-    assert!(grown < 96 * MIB, "{grown} bytes for 150 slow bodies");
+    assert!(grown < 48 * MIB, "{grown} bytes for 150 slow bodies");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_never_read() {
-    let target = Target::start(&["--answer-idle-timeout", "1s"]);
+    let target = Target::start(&["--answer-idle-timeout", "4s"]);
     let data = noise(32 << 20);
     let mut put = TcpStream::connect(target.http).await.unwrap();
     let head = format!(
@@ -216,7 +217,7 @@ async fn a_flood_of_connections_beyond_the_cap() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_answer_pings_and_never_call() {
-    let target = Target::start(&["--idle-timeout", "1s"]);
+    let target = Target::start(&["--idle-timeout", "4s"]);
     let mut idle = Vec::new();
     for _ in 0..50 {
         let stream = attacker(target.grpc).await;
@@ -301,7 +302,7 @@ async fn floods_of_headers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn floods_of_settings_and_pings() {
-    let target = Target::start(&["--answer-idle-timeout", "1s"]);
+    let target = Target::start(&["--answer-idle-timeout", "4s"]);
     let mut good = target.good_client().await;
     good.works().await;
     let peak = target.peak();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use zako_process::{Home, noise};
+use zako_process::{Home, Ports, noise};
 
 /// How long a state may take to come before a test gives it up.
 const HUNG: Duration = Duration::from_secs(60);
@@ -124,22 +124,11 @@ fn connect_from(ip: IpAddr, address: &str) -> TcpStream {
     stream
 }
 
-/// A port of which the two next ones are free too.
-fn free_port() -> u16 {
-    loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if port < u16::MAX - 1 && is_free(port + 1) && is_free(port + 2) {
-            return port;
-        }
-    }
-}
-
 #[test]
 fn it_is_two_ports_behind_the_servers_and_tells_of_it() {
     let home = Home::new();
-    let port = free_port();
+    let ports = Ports::in_a_row(3);
+    let port = ports.first;
     let listen = format!("127.0.0.1:{port}");
     let server = Serving::start(&home, &["--listen", &listen]);
     let admin = server.address("admin").unwrap();
@@ -171,7 +160,8 @@ fn there_is_none_beside_a_free_port_or_a_socket_or_where_it_is_off() {
         let server = Serving::start(&home, &["--listen", listen]);
         assert_eq!(server.address("admin"), None, "{}", server.ready);
     }
-    let listen = format!("127.0.0.1:{}", free_port());
+    let ports = Ports::in_a_row(3);
+    let listen = format!("127.0.0.1:{}", ports.first);
     let off = Serving::start(&home, &["--listen", &listen, "--admin", "off"]);
     assert_eq!(off.address("admin"), None, "{}", off.ready);
     drop(off);
@@ -193,7 +183,8 @@ fn there_is_none_beside_a_free_port_or_a_socket_or_where_it_is_off() {
 #[test]
 fn a_taken_address_is_an_error_only_if_it_was_asked_for() {
     let home = Home::new();
-    let port = free_port();
+    let ports = Ports::in_a_row(3);
+    let port = ports.first;
     let taken = TcpListener::bind(("127.0.0.1", port + 2)).unwrap();
     let listen = format!("127.0.0.1:{port}");
     let server = Serving::start(&home, &["--listen", &listen]);

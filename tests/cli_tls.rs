@@ -387,12 +387,14 @@ fn files_are_read_again_under_load() {
             let url = server.url();
             let client = ["--server", &url, "--tls-ca", "ours.pem"];
             let mut runs = 0;
-            while !stop.load(Ordering::Relaxed) {
+            loop {
                 home.write("file", noise(runs, 200_000));
                 home.run([&["put", "file"], &client[..]].concat()).ok();
                 runs += 1;
+                if stop.load(Ordering::Relaxed) {
+                    return runs;
+                }
             }
-            runs
         });
         point("v2");
         let seen = wait(|| (shown(&address, &ca) == second).then_some(()));

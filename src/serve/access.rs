@@ -85,7 +85,7 @@ impl Access {
 ///
 /// # Errors
 /// As for [`Access::of`].
-pub(super) fn allowed(config: &AccessConfig) -> Result<(), Failure> {
+pub(crate) fn allowed(config: &AccessConfig) -> Result<(), Failure> {
     match config.rules() {
         Some(rules) => Prepared::new(rules).map(drop).map_err(failure),
         None => Ok(()),

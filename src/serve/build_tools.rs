@@ -16,7 +16,7 @@ use zako_reapi::{ActionUpdates, Cache, CacheOptions};
 use super::abort_on_drop::AbortOnDrop;
 use super::sockets::{Sockets, Use};
 use super::{Configured, limits};
-use crate::config::{ActionUpdatesChoice, HttpChoice, Origin, ServerConfig};
+use crate::config::{ActionUpdatesChoice, Origin, PortChoice, ServerConfig};
 use crate::failure::{Exit, Failure};
 use crate::local_store::durability;
 
@@ -52,7 +52,7 @@ pub(super) async fn cache(
 /// An HTTP cache is asked for that nobody may use.
 pub(super) fn allowed(config: &ServerConfig) -> Result<(), Failure> {
     match &config.http.value {
-        HttpChoice::At(addr) if !config.build_tools.value => Err(Failure::usage(format!(
+        PortChoice::At(addr) if !config.build_tools.value => Err(Failure::usage(format!(
             "the HTTP cache is to listen on {addr} ({}), and build-tools is false ({})",
             config.http.origin, config.build_tools.origin
         ))),
@@ -79,9 +79,9 @@ pub(super) async fn http(
 ) -> Result<Option<HttpServer>, Failure> {
     let config = &configured.server;
     let passed = sockets.inherited(Use::Http).cloned();
-    let addr = match (&config.http.value, passed) {
-        (HttpChoice::Auto | HttpChoice::At(_), Some(passed)) => Some(passed),
-        (choice, _) => choice.address(listen),
+    let addr = match passed {
+        Some(passed) if config.http.value != PortChoice::Off => Some(passed),
+        _ => config.http_address(listen),
     };
     let Some(addr) = addr else {
         return Ok(None);

@@ -28,6 +28,8 @@ mod http;
 mod last;
 mod log;
 mod native;
+#[path = "../zako_process/ports.rs"]
+mod ports;
 mod report;
 mod room;
 mod rude;

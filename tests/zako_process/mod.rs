@@ -1,11 +1,15 @@
 //! Runs the real `zako` in an environment of its own.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod ports;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use ports::Ports;
 use serde_json::Value;
 use tempfile::TempDir;
 

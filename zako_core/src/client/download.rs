@@ -340,3 +340,23 @@ impl Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of what a call returns, which is moved several times.
+    fn size_of_state<T, F>(_: impl Fn(T) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_small_blobs_state_has_no_room_for_what_is_rare() {
+        type Asked = (&'static Client, &'static Digest);
+        let size = size_of_state(|(client, digest): Asked| client.download_whole(digest));
+        assert!(size < 6 << 10, "{size} bytes");
+        type Given = (&'static Client, &'static [(Digest, Bytes)]);
+        let size = size_of_state(|(client, blobs): Given| client.put_small(blobs));
+        assert!(size < 2 << 10, "{size} bytes");
+    }
+}

@@ -461,3 +461,22 @@ async fn in_time(
     let answer = tokio::time::timeout_at(at, answer).await;
     answer.unwrap_or_else(exceeded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The bytes of what a function returns.
+    fn size_of_returned<T, F>(_: impl Fn(T) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn a_calls_state_is_small_enough_to_be_moved() {
+        type Asked = (Arc<Shared>, Routes, On, Request<Incoming>, Span);
+        let size = size_of_returned(|(shared, routes, on, request, trace): Asked| {
+            answer(shared, routes, on, request, trace)
+        });
+        assert!(size < 3 << 10, "{size} bytes");
+    }
+}
