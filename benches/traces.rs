@@ -23,7 +23,9 @@ recorded. The first one is what the others are compared with. Without any: the c
 this, off and with ratios of 0, 0.01 and 1.
   --rounds N   rounds, in which the builds take turns (5)
   --blobs N    blobs of 4 KiB in each, put and got by 64 clients (20000)
-Instructions are counted if `perf` is there and may.";
+  --callgrind  count instructions with valgrind's callgrind instead of taking the time: once, with
+               and without so many blobs more (3000), so that what a start costs is left out
+Otherwise instructions are counted too if `perf` is there and the machine lets it.";
 
 /// A command and how it traces.
 struct Build {
@@ -41,9 +43,16 @@ struct Cost {
 }
 
 struct Load {
-    blobs: usize,
     collector: u16,
-    with_perf: bool,
+    counter: Counter,
+}
+
+/// What counts a server's instructions in user mode.
+#[derive(Clone, Copy, PartialEq)]
+enum Counter {
+    Nothing,
+    Perf,
+    Callgrind,
 }
 
 /// Calls under way at once, each of another client.
@@ -52,11 +61,15 @@ const CLIENTS: usize = 64;
 fn main() -> Outcome<()> {
     let (mut rounds, mut blobs, mut builds) = (5, 20_000, Vec::new());
     let mut args = std::env::args().skip(1);
-    let mut is_bench = false;
+    let (mut is_bench, mut is_counted) = (false, false);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|text| text.parse().ok()).ok_or(HELP);
         match arg.as_str() {
             "--bench" => is_bench = true,
+            "--callgrind" => {
+                is_counted = true;
+                (rounds, blobs) = (1, 3_000);
+            }
             "--rounds" => rounds = number()?,
             "--blobs" => blobs = number()?,
             "--help" | "-h" => {
@@ -76,16 +89,29 @@ fn main() -> Outcome<()> {
     }
     let received = Arc::new(AtomicU64::new(0));
     let load = Load {
-        blobs,
         collector: collector(Arc::clone(&received))?,
-        with_perf: has_perf(),
+        counter: match has_perf() {
+            _ if is_counted => Counter::Callgrind,
+            true => Counter::Perf,
+            false => Counter::Nothing,
+        },
     };
     let mut costs = vec![Vec::new(); builds.len()];
     for round in 0..rounds {
         // Who goes first changes from round to round.
         for at in 0..builds.len() {
             let at = (at + round) % builds.len();
-            costs[at].push(load.run(&builds[at])?);
+            let build = &builds[at];
+            costs[at].push(match is_counted {
+                true => {
+                    let few = load.run(build, blobs / 2)?.instructions;
+                    let many = load.run(build, blobs / 2 + blobs)?.instructions;
+                    // Both are averages: of half as many blobs, and of half as many again.
+                    let (cpu, instructions) = (f64::NAN, many * 1.5 - few * 0.5);
+                    Cost { cpu, instructions }
+                }
+                false => load.run(build, blobs)?,
+            });
         }
     }
     let medians: Vec<Cost> = costs.iter().map(|costs| median(costs)).collect();
@@ -126,41 +152,50 @@ impl Build {
 }
 
 impl Load {
-    /// Puts and gets all blobs at a new server.
-    fn run(&self, build: &Build) -> Outcome<Cost> {
+    /// Puts and gets so many blobs at a new server.
+    fn run(&self, build: &Build, blobs: usize) -> Outcome<Cost> {
         let folder = tempfile::tempdir()?;
         let (mut server, url, pid) = self.start(build, folder.path())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()?;
         let before = cpu_ticks(pid)?;
-        runtime.block_on(drive(&url, self.blobs))?;
+        runtime.block_on(drive(&url, blobs))?;
         let ticks = cpu_ticks(pid)? - before;
         let target = rustix::process::Pid::from_raw(pid).ok_or("no process")?;
         rustix::process::kill_process(target, rustix::process::Signal::TERM)?;
         server.wait()?;
-        let calls = 2.0 * self.blobs as f64;
+        let calls = 2.0 * blobs as f64;
         let per_second = rustix::param::clock_ticks_per_second() as f64;
         Ok(Cost {
             cpu: ticks as f64 / per_second * 1e6 / calls,
-            instructions: match self.with_perf {
-                true => counted(&folder.path().join("perf"))? / calls,
-                false => f64::NAN,
+            instructions: match self.counter {
+                Counter::Perf => counted(&folder.path().join("perf"))? / calls,
+                Counter::Callgrind => total(&folder.path().join("callgrind"))? / calls,
+                Counter::Nothing => f64::NAN,
             },
         })
     }
 
     /// A server, its address, and its number (perf's is another).
     fn start(&self, build: &Build, folder: &Path) -> Outcome<(Child, ServerUrl, i32)> {
-        let mut command = match self.with_perf {
-            true => {
+        let mut command = match self.counter {
+            Counter::Perf => {
                 let mut perf = Command::new("perf");
                 perf.args(["stat", "-x,", "-e", "instructions:u", "-o"])
                     .arg(folder.join("perf"))
                     .arg(&build.zako);
                 perf
             }
-            false => Command::new(&build.zako),
+            Counter::Callgrind => {
+                let mut valgrind = Command::new("valgrind");
+                let mut file = std::ffi::OsString::from("--callgrind-out-file=");
+                file.push(folder.join("callgrind"));
+                valgrind.args(["-q", "--tool=callgrind"]).arg(file);
+                valgrind.arg(&build.zako);
+                valgrind
+            }
+            Counter::Nothing => Command::new(&build.zako),
         };
         command
             .args(["serve", "--log", "error", "--listen", "127.0.0.1:0"])
@@ -183,12 +218,12 @@ impl Load {
         let address = address.ok_or_else(|| format!("the server began with {line:?}"))?;
         let address = address.split(' ').next().unwrap_or(address);
         let url = format!("http://{address}").parse()?;
-        let pid = match self.with_perf {
-            true => {
+        let pid = match self.counter {
+            Counter::Perf => {
                 let path = format!("/proc/{0}/task/{0}/children", child.id());
                 std::fs::read_to_string(path)?.trim().parse()?
             }
-            false => child.id() as i32,
+            Counter::Callgrind | Counter::Nothing => child.id() as i32,
         };
         Ok((child, url, pid))
     }
@@ -277,6 +312,13 @@ fn counted(path: &Path) -> Outcome<f64> {
     let line = text.lines().find(|line| line.contains("instructions"));
     let number = line.and_then(|line| line.split(',').next());
     Ok(number.ok_or("perf counted nothing")?.parse()?)
+}
+
+/// What callgrind wrote: the sum over all functions.
+fn total(path: &Path) -> Outcome<f64> {
+    let text = std::fs::read_to_string(path)?;
+    let number = text.lines().find_map(|line| line.strip_prefix("totals: "));
+    Ok(number.ok_or("callgrind counted nothing")?.trim().parse()?)
 }
 
 /// The process's time in user mode and in the kernel.

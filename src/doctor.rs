@@ -1,9 +1,11 @@
 //! `zako doctor`: what is configured, reachable and limited.
 
+mod admin;
 mod machine;
 mod rdma;
 mod server;
 mod store;
+mod tables;
 
 use std::fmt;
 
@@ -11,7 +13,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::config::{
-    ClientConfig, ClientKeys, ConfigFile, Layers, ServerConfig, ServerKeys, Setting,
+    AccessConfig, AccessKeys, AdminConfig, AdminKeys, ClientConfig, ClientKeys, ConfigFile, Layers,
+    LimitsConfig, LimitsKeys, ServerConfig, ServerKeys, Setting, TlsConfig, TlsKeys,
 };
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
@@ -28,6 +31,18 @@ pub(crate) struct DoctorArgs {
 
     #[command(flatten)]
     server: ServerKeys,
+
+    #[command(flatten)]
+    admin: AdminKeys,
+
+    #[command(flatten)]
+    tls: TlsKeys,
+
+    #[command(flatten)]
+    access: AccessKeys,
+
+    #[command(flatten)]
+    limits: LimitsKeys,
 }
 
 /// What was looked at and what was found.
@@ -63,6 +78,10 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let client = ClientConfig::resolve(args.client, layers)?;
     let server = ServerConfig::resolve(args.server, layers)?;
+    let admin = AdminConfig::resolve(args.admin, layers)?;
+    let tls = TlsConfig::resolve(args.tls, layers)?;
+    let access = AccessConfig::resolve(args.access, layers)?;
+    let limits = LimitsConfig::resolve(args.limits, layers)?;
 
     output.line("Configuration")?;
     output.record(&config_file(layers.file()))?;
@@ -82,9 +101,15 @@ pub(crate) async fn run(
         .chain(store::checks(&server))
         .chain(machine::limits())
         .chain(rdma::checks(&client, &server))
+        .chain([
+            tables::tls(&tls, &server, &admin),
+            tables::access(&access),
+            tables::limits(&limits),
+        ])
     {
         tell(check)?;
     }
+    tell(admin::check(&admin, &server, &tls).await)?;
     for check in server::checks(&client).await {
         tell(check)?;
     }

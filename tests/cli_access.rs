@@ -6,11 +6,14 @@ mod zako_process;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use zako_process::{Home, Server};
 use zako_protobuf::cas::GetTransportDetailsRequest;
@@ -21,20 +24,14 @@ use zako_protobuf::store::store_client::StoreClient;
 const DENIED: i32 = 9;
 const USAGE: i32 = 2;
 
-/// A new token and the lines that know it.
-fn made(home: &Home, name: &str, role: &str) -> (String, String) {
-    let said = home.run(["access", "token", name, "--role", role, "--json"]);
-    said.ok();
-    let made: Value = said.json().remove(0);
-    let text = |name: &str| made[name].as_str().unwrap().to_owned();
-    (text("token"), text("config"))
-}
+/// How long something may take to be said before a test gives it up.
+const HUNG: Duration = Duration::from_secs(120);
 
 #[test]
 fn a_token_opens_what_its_role_allows() {
     let mut home = Home::new();
-    let (writer, of_writer) = made(&home, "ci", "write");
-    let (reader, of_reader) = made(&home, "people", "read");
+    let (writer, of_writer) = home.token("ci", "write");
+    let (reader, of_reader) = home.token("people", "read");
     home.write("zako.toml", format!("{of_writer}\n{of_reader}"));
     home.write("writer", format!("{writer}\n"));
     home.write("reader", &reader);
@@ -77,7 +74,7 @@ fn a_token_opens_what_its_role_allows() {
 #[test]
 fn hashes_are_made_of_tokens_that_exist() {
     let home = Home::new();
-    let (token, config) = made(&home, "ci", "read");
+    let (token, config) = home.token("ci", "read");
     let said = home.run_with(["access", "token", "ci", "--hash"], token.as_bytes());
     let text = said.ok();
     assert!(
@@ -147,19 +144,55 @@ fn what_is_wrong_with_the_configuration_is_pointed_at() {
     }
 }
 
-/// A server whose log of everything goes into a file.
+/// A server whose log goes into a file.
 struct Logged {
     child: Child,
+    log: PathBuf,
     grpc: String,
     http: String,
 }
 
+/// Who issues JWTs with one key.
+struct Issuer {
+    key: EncodingKey,
+    id: &'static str,
+}
+
+impl Issuer {
+    fn new(id: &'static str) -> Self {
+        let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
+        Self { key, id }
+    }
+
+    /// A good token, shown as a header's value.
+    fn bearer(&self) -> String {
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(self.id.to_owned());
+        let exp = get_current_timestamp() + 3600;
+        let claims = json!({"sub": "s", "iss": "i", "aud": "a", "exp": exp});
+        format!("Bearer {}", encode(&header, &claims, &self.key).unwrap())
+    }
+
+    /// A file with the public keys of these, of which nobody sees a half.
+    fn publish(home: &Home, issuers: &[&Self]) {
+        let jwk = |issuer: &&Self| {
+            let mut jwk = Jwk::from_encoding_key(&issuer.key, Algorithm::ES256).unwrap();
+            jwk.common.key_id = Some(issuer.id.to_owned());
+            jwk
+        };
+        let keys = issuers.iter().map(jwk).collect();
+        let next = home.write("next", serde_json::to_vec(&JwkSet { keys }).unwrap());
+        std::fs::rename(next, home.path("keys")).unwrap();
+    }
+}
+
 impl Logged {
-    fn start(home: &Home) -> Self {
+    fn start(home: &Home, level: &str) -> Self {
         let mut command = home.command([
             "serve",
             "--log",
-            "trace",
+            level,
             "--listen",
             "127.0.0.1:0",
             "--http",
@@ -168,8 +201,9 @@ impl Logged {
             "data",
             "--json",
         ]);
-        let log = File::create(home.path("log")).unwrap();
-        let mut child = command.stderr(Stdio::from(log)).spawn().unwrap();
+        let log = home.path("log");
+        let file = File::create(&log).unwrap();
+        let mut child = command.stderr(Stdio::from(file)).spawn().unwrap();
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
@@ -177,6 +211,7 @@ impl Logged {
         let addr = |name: &str| ready[name].as_str().unwrap().to_owned();
         Self {
             child,
+            log,
             grpc: addr("grpc"),
             http: addr("http"),
         }
@@ -193,6 +228,40 @@ impl Logged {
         stream.read_to_string(&mut answer).unwrap();
         answer
     }
+
+    /// Whether it takes this for a good one.
+    fn takes(&self, authorization: &str) -> bool {
+        let answer = self.ask(authorization);
+        let taken = answer.starts_with("HTTP/1.1 200");
+        assert!(taken || answer.starts_with("HTTP/1.1 401"), "{answer}");
+        taken
+    }
+
+    /// The lines that are whole.
+    fn said(&self) -> String {
+        let mut log = std::fs::read_to_string(&self.log).unwrap();
+        log.truncate(log.rfind('\n').map_or(0, |end| end + 1));
+        log
+    }
+
+    /// Waits until it has said this once more than before, and gives the line.
+    fn says(&self, part: &str, before: &str) -> String {
+        let count = |log: &str| log.lines().filter(|line| line.contains(part)).count();
+        let late = Instant::now() + HUNG;
+        loop {
+            let log = self.said();
+            if count(&log) > count(before) {
+                let line = log.lines().rfind(|line| line.contains(part));
+                return line.unwrap().to_owned();
+            }
+            assert!(Instant::now() < late, "{part:?} is not in {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
 }
 
 impl Drop for Logged {
@@ -205,17 +274,16 @@ impl Drop for Logged {
 #[tokio::test(flavor = "multi_thread")]
 async fn secrets_are_in_no_log() {
     let mut home = Home::new();
-    let pair = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    let key = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
-    let keys = vec![Jwk::from_encoding_key(&key, Algorithm::ES256).unwrap()];
-    home.write("keys", serde_json::to_vec(&JwkSet { keys }).unwrap());
-    let (token, config) = made(&home, "ci", "write");
+    let issuer = Issuer::new("one");
+    Issuer::publish(&home, &[&issuer]);
+    let key = issuer.key;
+    let (token, config) = home.token("ci", "write");
     let jwt = "[access.jwt]\njwks = \"keys\"\nissuer = \"i\"\naudience = \"a\"\nroles = \"read\"\n";
     home.write("zako.toml", format!("{config}\n{jwt}"));
     home.write("file", "content");
     home.set("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1");
     home.set("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=the-collectors-key");
-    let server = Logged::start(&home);
+    let server = Logged::start(&home, "trace");
 
     let claims = |exp: u64| json!({"sub": "s", "iss": "i", "aud": "a", "exp": exp});
     let header = Header::new(Algorithm::ES256);
@@ -289,4 +357,59 @@ async fn secrets_are_in_no_log() {
             assert!(line.is_none(), "{name}: {}", line.unwrap());
         }
     }
+}
+
+#[test]
+fn keys_of_an_issuer_are_read_again() {
+    const CHANGED: &str = "the keys of JWTs changed and were read";
+    const STAY: &str = "the keys of JWTs stay those that were read";
+    const RELOADED: &str = "the configuration was read again";
+    const REFUSED: &str = "the configuration was NOT reloaded";
+    let home = Home::new();
+    let (old, new) = (Issuer::new("old"), Issuer::new("new"));
+    Issuer::publish(&home, &[&old]);
+    home.write(
+        "zako.toml",
+        "[access.jwt]\njwks = \"keys\"\nissuer = \"i\"\naudience = \"a\"\nroles = \"read\"\n",
+    );
+    let server = Logged::start(&home, "info");
+    let (of_old, of_new) = (old.bearer(), new.bearer());
+    let taken = || (server.takes(&of_old), server.takes(&of_new));
+    assert_eq!(taken(), (true, false));
+
+    // By itself: the new key counts, and the one that is gone doesn't.
+    let before = server.said();
+    Issuer::publish(&home, &[&new]);
+    server.says(CHANGED, &before);
+    assert_eq!(taken(), (false, true));
+
+    // What can't be read changes nothing, by itself or on a signal.
+    let before = server.said();
+    home.write("keys", "{\"keys\": [");
+    let line = server.says(STAY, &before);
+    assert!(
+        line.contains("WARN") && line.contains("keys: EOF"),
+        "{line}"
+    );
+    assert_eq!(taken(), (false, true));
+    let before = server.said();
+    server.hang_up();
+    let line = server.says(REFUSED, &before);
+    assert!(
+        line.contains("ERROR") && line.contains("keys: EOF"),
+        "{line}"
+    );
+    assert_eq!(taken(), (false, true));
+    std::fs::remove_file(home.path("keys")).unwrap();
+    let before = server.said();
+    server.hang_up();
+    server.says(REFUSED, &before);
+    assert_eq!(taken(), (false, true));
+
+    // On a signal, both.
+    let before = server.said();
+    Issuer::publish(&home, &[&old, &new]);
+    server.hang_up();
+    server.says(RELOADED, &before);
+    assert_eq!(taken(), (true, true));
 }

@@ -5,13 +5,13 @@
 mod zako_process;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use zako_process::{Home, noise};
+use zako_process::{Home, Ports, noise};
 
 /// How long a state may take to come before a test gives it up.
 const HUNG: Duration = Duration::from_secs(60);
@@ -70,9 +70,17 @@ impl Drop for Serving {
 
 /// The status and the body of a GET; `None` if nobody answers.
 fn get(address: &str, path: &str) -> Option<(u16, String)> {
-    let mut stream = TcpStream::connect(address).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
-    stream.write_all(request.as_bytes()).ok()?;
+    asked(TcpStream::connect(address).ok()?, path, None)
+}
+
+/// The status and the body of a GET on a connection, with this token.
+fn asked(mut stream: TcpStream, path: &str, token: Option<&str>) -> Option<(u16, String)> {
+    let address = stream.peer_addr().ok()?;
+    let token = token.map(|token| format!("authorization: Bearer {token}\r\n"));
+    let token = token.unwrap_or_default();
+    let head =
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{token}\r\n");
+    stream.write_all(head.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -91,22 +99,36 @@ fn wait_for(address: &str, path: &str, status: u16) -> String {
     }
 }
 
-/// A port of which the two next ones are free too.
-fn free_port() -> u16 {
-    loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        let is_free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if port < u16::MAX - 1 && is_free(port + 1) && is_free(port + 2) {
-            return port;
-        }
-    }
+/// An address of this machine that isn't loopback. Who connects from it is no neighbour, though
+/// all that is sent stays here.
+fn outside() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    // Sends nothing, but finds the address that would be sent from.
+    socket.connect("198.51.100.1:9").ok()?;
+    let ip = socket.local_addr().unwrap().ip();
+    (!ip.is_loopback()).then_some(ip)
+}
+
+/// A connection from that address.
+fn connect_from(ip: IpAddr, address: &str) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build();
+    let stream = runtime.unwrap().block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((ip, 0).into()).unwrap();
+        let stream = socket.connect(address.parse().unwrap()).await.unwrap();
+        stream.into_std().unwrap()
+    });
+    stream.set_nonblocking(false).unwrap();
+    stream
 }
 
 #[test]
 fn it_is_two_ports_behind_the_servers_and_tells_of_it() {
     let home = Home::new();
-    let port = free_port();
+    let ports = Ports::in_a_row(3);
+    let port = ports.first;
     let listen = format!("127.0.0.1:{port}");
     let server = Serving::start(&home, &["--listen", &listen]);
     let admin = server.address("admin").unwrap();
@@ -138,7 +160,8 @@ fn there_is_none_beside_a_free_port_or_a_socket_or_where_it_is_off() {
         let server = Serving::start(&home, &["--listen", listen]);
         assert_eq!(server.address("admin"), None, "{}", server.ready);
     }
-    let listen = format!("127.0.0.1:{}", free_port());
+    let ports = Ports::in_a_row(3);
+    let listen = format!("127.0.0.1:{}", ports.first);
     let off = Serving::start(&home, &["--listen", &listen, "--admin", "off"]);
     assert_eq!(off.address("admin"), None, "{}", off.ready);
     drop(off);
@@ -160,7 +183,8 @@ fn there_is_none_beside_a_free_port_or_a_socket_or_where_it_is_off() {
 #[test]
 fn a_taken_address_is_an_error_only_if_it_was_asked_for() {
     let home = Home::new();
-    let port = free_port();
+    let ports = Ports::in_a_row(3);
+    let port = ports.first;
     let taken = TcpListener::bind(("127.0.0.1", port + 2)).unwrap();
     let listen = format!("127.0.0.1:{port}");
     let server = Serving::start(&home, &["--listen", &listen]);
@@ -232,4 +256,114 @@ fn a_server_that_drains_is_healthy_and_not_ready() {
     drop(upload);
     assert_eq!(server.ended(), "");
     assert!(get(&admin, "/healthz").is_none());
+}
+
+#[test]
+fn operators_from_elsewhere_need_the_role_of_an_admin() {
+    let Some(ip) = outside() else {
+        println!("SKIPPED: this machine has no address but loopback");
+        return;
+    };
+    let home = Home::new();
+    let (admin, of_admin) = home.token("admin", "admin");
+    let (writer, of_writer) = home.token("writer", "write");
+    let (partly, of_partly) = home.token("partly", "admin");
+    let of_partly = of_partly.replace("\"admin\"", "{ main = \"admin\" }");
+    home.write("zako.toml", [of_admin, of_writer, of_partly].join("\n"));
+    let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let server = Serving::start(&home, &ports);
+    let address = server.address("admin").unwrap();
+    wait_for(&address, "/readyz", 200);
+    let ask =
+        |path: &str, token: Option<&str>| asked(connect_from(ip, &address), path, token).unwrap();
+    for (path, part) in [
+        ("/metrics", "# TYPE zako_uptime_seconds gauge"),
+        ("/status.json", "\"state\":\"ready\""),
+        ("/", "Top peers"),
+    ] {
+        for (token, status) in [
+            (None, 401),
+            (Some("nobody's"), 401),
+            (Some(&*writer), 403),
+            (Some(&*partly), 403),
+        ] {
+            let (found, body) = ask(path, token);
+            assert_eq!(found, status, "{path} {token:?}: {body}");
+            assert!(!body.contains(part) && body.len() < 200, "{path}: {body}");
+        }
+        let (found, body) = ask(path, Some(&admin));
+        assert!(
+            found == 200 && body.contains(part),
+            "{path}: {found} {body}"
+        );
+        // A neighbour shows nothing.
+        let (found, body) = get(&address, path).unwrap();
+        assert!(
+            found == 200 && body.contains(part),
+            "{path}: {found} {body}"
+        );
+    }
+    for path in ["/healthz", "/readyz"] {
+        for token in [None, Some("nobody's"), Some(&*writer), Some(&*admin)] {
+            assert_eq!(ask(path, token).0, 200, "{path} {token:?}");
+        }
+    }
+    // To learn what isn't there takes no role.
+    assert_eq!(ask("/x", None).0, 404);
+    drop(server);
+
+    // Without tokens there are still two answers: nobody is asked, or everybody is an admin.
+    home.write("zako.toml", "");
+    for more in [&[][..], &["--anonymous", "admin"]] {
+        let server = Serving::start(&home, &[&ports, more].concat());
+        let address = server.address("admin").unwrap();
+        let (found, body) = asked(connect_from(ip, &address), "/metrics", None).unwrap();
+        assert_eq!(found, 200, "{more:?}: {body}");
+    }
+    let server = Serving::start(&home, &[&ports[..], &["--anonymous", "write"]].concat());
+    let address = server.address("admin").unwrap();
+    let (found, body) = asked(connect_from(ip, &address), "/metrics", None).unwrap();
+    assert_eq!(found, 401, "{body}");
+}
+
+/// A load balancer hears of the end before anyone is refused.
+#[test]
+fn a_server_that_will_drain_is_not_ready_and_serves_all() {
+    let home = Home::new();
+    let more = [
+        "--listen",
+        "127.0.0.1:0",
+        "--http",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+        "--drain-delay",
+        "1h",
+    ];
+    let server = Serving::start(&home, &more);
+    let [grpc, http, admin] = ["grpc", "http", "admin"].map(|name| server.address(name).unwrap());
+    let url = format!("http://{grpc}");
+    wait_for(&admin, "/readyz", 200);
+    server.terminate();
+    let reason = wait_for(&admin, "/readyz", 503);
+    assert!(reason.starts_with("draining"), "{reason}");
+
+    let (content, path) = (noise(3, 3 << 20), home.path("blob"));
+    home.write("blob", &content);
+    let said = home.run(["put", "--json", "--server", &url, path.to_str().unwrap()]);
+    said.ok();
+    let digest = said.json()[0]["digest"].as_str().unwrap().to_owned();
+    let said = home.run(["get", "--server", &url, &digest]);
+    assert!(said.code == Some(0) && said.stdout == content, "{said}");
+    assert_eq!(get(&http, "/status").unwrap().0, 200);
+
+    // All of that was within the delay.
+    assert_eq!(get(&admin, "/readyz").unwrap().0, 503);
+    assert_eq!(get(&admin, "/healthz").unwrap().0, 200);
+    let status: Value = serde_json::from_str(&get(&admin, "/status.json").unwrap().1).unwrap();
+    assert_eq!(status["state"], "draining");
+    assert_eq!(status["store"]["blobs"], 1);
+    server.terminate();
+    let said = server.ended();
+    assert!(said.contains("SIGTERM again"), "{said}");
 }

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Stdio};
 
-use zako_process::{Home, Server, noise};
+use zako_process::{Home, Ports, Server, noise};
 
 /// A server with an HTTP cache; killed when dropped.
 struct Serving {
@@ -66,17 +66,6 @@ fn ask(address: &str, request: &str, body: &[u8]) -> (u16, Vec<u8>) {
     (status.unwrap(), answer.split_off(end.unwrap() + 4))
 }
 
-/// A port of which the next one is free too.
-fn free_port() -> u16 {
-    loop {
-        let first = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
-            return port;
-        }
-    }
-}
-
 #[test]
 fn what_is_stored_over_http_is_there_for_all_and_stays() {
     let home = Home::new();
@@ -104,7 +93,8 @@ fn what_is_stored_over_http_is_there_for_all_and_stays() {
 #[test]
 fn it_is_beside_the_servers_port_unless_it_is_told_otherwise() {
     let home = Home::new();
-    let port = free_port();
+    let ports = Ports::in_a_row(2);
+    let port = ports.first;
     let listen = format!("127.0.0.1:{port}");
     let server = Serving::start(&home, &["--listen", &listen]);
     let next = format!("127.0.0.1:{}", port + 1);
@@ -126,7 +116,8 @@ fn it_is_beside_the_servers_port_unless_it_is_told_otherwise() {
 #[test]
 fn a_taken_port_ends_the_server_only_if_it_was_asked_for() {
     let home = Home::new();
-    let port = free_port();
+    let ports = Ports::in_a_row(2);
+    let port = ports.first;
     let (listen, next) = (
         format!("127.0.0.1:{port}"),
         format!("127.0.0.1:{}", port + 1),

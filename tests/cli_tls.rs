@@ -46,8 +46,9 @@ impl Authority {
     }
 
     /// A certificate and its key in PEM, and the certificate in DER.
-    fn issue(&self, name: &str) -> (String, String, Vec<u8>) {
+    fn issue(&self, name: &str, until: i32) -> (String, String, Vec<u8>) {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(until, 1, 1);
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
@@ -59,7 +60,12 @@ impl Authority {
 
     /// Writes FOLDER/cert.pem and FOLDER/key.pem; gives the certificate in DER.
     fn write(&self, home: &Home, folder: &str, name: &str) -> Vec<u8> {
-        let (certificate, key, der) = self.issue(name);
+        self.write_until(home, folder, name, 2100)
+    }
+
+    /// The same, good until this year begins.
+    fn write_until(&self, home: &Home, folder: &str, name: &str, until: i32) -> Vec<u8> {
+        let (certificate, key, der) = self.issue(name, until);
         home.write(&format!("{folder}/cert.pem"), certificate);
         home.write(&format!("{folder}/key.pem"), key);
         der
@@ -381,12 +387,14 @@ fn files_are_read_again_under_load() {
             let url = server.url();
             let client = ["--server", &url, "--tls-ca", "ours.pem"];
             let mut runs = 0;
-            while !stop.load(Ordering::Relaxed) {
+            loop {
                 home.write("file", noise(runs, 200_000));
                 home.run([&["put", "file"], &client[..]].concat()).ok();
                 runs += 1;
+                if stop.load(Ordering::Relaxed) {
+                    return runs;
+                }
             }
-            runs
         });
         point("v2");
         let seen = wait(|| (shown(&address, &ca) == second).then_some(()));
@@ -402,6 +410,42 @@ fn files_are_read_again_under_load() {
         assert!(seen.is_some(), "{}", server.log());
         assert!(load.join().unwrap() > 0);
     });
+}
+
+/// The metric of the certificate's end, as it is now.
+fn expires(admin: &str) -> Option<f64> {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    write!(stream, "GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.contains("zako_uptime_seconds "), "{text}");
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("zako_tls_certificate_expires_seconds "));
+    values.next().map(|value| value.parse().unwrap())
+}
+
+#[test]
+fn metrics_tell_when_the_certificate_in_force_ends() {
+    let home = Home::new();
+    let authority = Authority::new(&home, "ours");
+    authority.write_until(&home, "tls", "127.0.0.1", 2040);
+    let admin = ["--admin", "127.0.0.1:0"];
+    let server = Serving::with_tls(&home, "tls", &admin);
+    let address = server.address("admin");
+    assert_eq!(expires(&address), Some(2_208_988_800.0));
+
+    authority.write_until(&home, "tls", "127.0.0.1", 2050);
+    let renewed = wait(|| (expires(&address)? == 2_524_608_000.0).then_some(()));
+    assert!(renewed.is_some(), "{}", server.log());
+    // One that isn't used doesn't count.
+    home.write("tls/cert.pem", "no certificate");
+    server.says("NOT USED");
+    assert_eq!(expires(&address), Some(2_524_608_000.0));
+    drop(server);
+
+    let server = Serving::on_loopback(&home, &admin);
+    assert_eq!(expires(&server.address("admin")), None);
 }
 
 #[test]

@@ -16,7 +16,7 @@ mod server_process;
 
 use std::ops::AddAssign;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use blobs::{Blobs, Known, TASKS};
@@ -64,6 +64,9 @@ const SMALL: Variant = Variant {
     evicts: true,
 };
 
+/// A server lives for less than so many steps of its load.
+const MOST_WORK: u64 = 100;
+
 /// Lives of one store; then it is emptied.
 const LIVES_OF_A_STORE: u64 = 20;
 
@@ -110,11 +113,9 @@ async fn store_of_many_lives(variant: Variant, seed: u64, lives: u64) -> Tally {
         let client = server.client().await;
         let opened = check(&client, &format!("life {life}"));
         opened.run(&mut known, &mut tally, &mut rng).await;
-        let after = Duration::from_micros(rng.random_range(20_000..150_000));
         let tasks = begin(&client, &blobs, variant, &known, &mut rng);
-        tasks
-            .kill(server, after, &blobs, &mut known, &mut tally)
-            .await;
+        tasks.work(&mut rng).await;
+        tasks.kill(server, &blobs, &mut known, &mut tally).await;
     }
     let server = serve();
     let client = server.client().await;
@@ -133,6 +134,7 @@ async fn store_of_many_lives(variant: Variant, seed: u64, lives: u64) -> Tally {
 struct Working {
     tasks: Vec<tokio::task::JoinHandle<(Known, Tally)>>,
     killed: Arc<AtomicBool>,
+    done: Arc<AtomicU64>,
 }
 
 fn begin(
@@ -143,6 +145,7 @@ fn begin(
     rng: &mut StdRng,
 ) -> Working {
     let killed = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicU64::new(0));
     let tasks = (0..TASKS)
         .map(|number| {
             let task = Task {
@@ -151,26 +154,34 @@ fn begin(
                 number,
                 variant,
                 killed: Arc::clone(&killed),
+                done: Arc::clone(&done),
                 known: known.clone(),
                 tally: Tally::default(),
             };
             tokio::spawn(task.run(rng.random()))
         })
         .collect();
-    Working { tasks, killed }
+    Working {
+        tasks,
+        killed,
+        done,
+    }
 }
 
 impl Working {
+    /// Waits for so much work, not for so much time: machines differ. Then somewhere in what is
+    /// under way.
+    async fn work(&self, rng: &mut StdRng) {
+        let work = rng.random_range(1..MOST_WORK);
+        let done = || self.done.load(Ordering::Relaxed);
+        while done() < work && self.tasks.iter().all(|task| !task.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(Duration::from_micros(rng.random_range(0..10_000))).await;
+    }
+
     /// Kills the server and takes up what the tasks know.
-    async fn kill(
-        self,
-        server: Server,
-        after: Duration,
-        blobs: &Blobs,
-        known: &mut Known,
-        tally: &mut Tally,
-    ) {
-        tokio::time::sleep(after).await;
+    async fn kill(self, server: Server, blobs: &Blobs, known: &mut Known, tally: &mut Tally) {
         self.killed.store(true, Ordering::Release);
         server.kill();
         for (number, task) in self.tasks.into_iter().enumerate() {

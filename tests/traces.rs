@@ -339,9 +339,10 @@ fn failures_are_told() {
 
 #[test]
 fn a_collector_that_is_down_or_silent_breaks_nothing() {
-    let down = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = down.local_addr().unwrap().port();
-    drop(down);
+    // Bound, so that nobody else gets the port, and not listening.
+    let bound = tokio::net::TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = bound.local_addr().unwrap().port();
     let down = Collector {
         inbox: collector::Inbox::default(),
         port,

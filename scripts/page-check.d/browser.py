@@ -10,7 +10,7 @@ import tempfile
 import time
 
 # How long anything may take before it counts as hung.
-HUNG = 60.0
+HUNG = 300.0
 
 
 class Browser:

@@ -66,21 +66,29 @@ def figures(server, looks):
 
 
 def main(zako, browser_program, folder):
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="page-check-") as work:
         work = pathlib.Path(work)
-        with Server(zako, work) as server, Browser(browser_program) as browser:
-            page = Page(browser, server.admin + "/", 1200, "light")
-            check("an idle server has a page", "Nobody has called" in page.evaluate(LOOKS)["text"])
-            page.screenshot(folder / "idle.png")
-            damage(server, work, traffic(server, work, SECONDS))
-            views = [look(browser, server, *view, folder) for view in VIEWS]
-            figures(server, views[0])
-            refreshed = Page(browser, server.admin + "/?refresh=5", 1200, "light")
-            meta = "document.querySelector('meta[http-equiv=refresh]').content"
-            check("it loads itself anew if asked to", refreshed.evaluate(meta) == "5")
+        shots = work / "shots"
+        shots.mkdir()
+        try:
+            look_around(zako, browser_program, work, shots)
+        finally:
+            # All at once: another run may look into the same folder.
+            shutil.copytree(shots, folder, dirs_exist_ok=True)
     print(f"page-check: all is well; look at {folder}")
+
+
+def look_around(zako, browser_program, work, shots):
+    with Server(zako, work) as server, Browser(browser_program) as browser:
+        page = Page(browser, server.admin + "/", 1200, "light")
+        check("an idle server has a page", "Nobody has called" in page.evaluate(LOOKS)["text"])
+        page.screenshot(shots / "idle.png")
+        damage(server, work, traffic(server, work, SECONDS))
+        views = [look(browser, server, *view, shots) for view in VIEWS]
+        figures(server, views[0])
+        refreshed = Page(browser, server.admin + "/?refresh=5", 1200, "light")
+        meta = "document.querySelector('meta[http-equiv=refresh]').content"
+        check("it loads itself anew if asked to", refreshed.evaluate(meta) == "5")
 
 
 if __name__ == "__main__":

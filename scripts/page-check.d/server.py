@@ -9,6 +9,9 @@ import time
 import urllib.error
 import urllib.request
 
+# How long an answer may take before it counts as hung, in seconds.
+HUNG = 300
+
 
 class Server:
     def __init__(self, zako, work):
@@ -31,7 +34,7 @@ class Server:
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(60)
+            self.process.wait(180)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -49,7 +52,7 @@ class Server:
         request = urllib.request.Request(
             self.http + path, data=body, method="GET" if body is None else "PUT")
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=HUNG) as answer:
                 answer.read()
                 return answer.status
         except urllib.error.HTTPError as error:
@@ -57,7 +60,7 @@ class Server:
 
     def ask(self, path):
         """Asks the admin port; gives the text."""
-        with urllib.request.urlopen(self.admin + path, timeout=60) as answer:
+        with urllib.request.urlopen(self.admin + path, timeout=HUNG) as answer:
             return answer.read().decode()
 
     def status(self):

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 use zako_core::server::ListenAddr;
 
 use super::layers::from_text;
-use super::{Layers, Setting};
+use super::{Layers, PortChoice, Setting};
 use crate::failure::Failure;
 
 /// The keys of the admin port: flags of `zako serve`, and the table `[admin]` of `zako.toml`.
@@ -21,7 +21,7 @@ pub(crate) struct AdminKeys {
     /// socket); or off [env: ZAKO_ADMIN] [default: auto]
     #[arg(long = "admin", id = "admin", value_name = "ADDR:PORT")]
     #[serde(deserialize_with = "from_text")]
-    pub(crate) listen: Option<AdminChoice>,
+    pub(crate) listen: Option<PortChoice>,
 
     /// A name that the admin port may be asked by, beside addresses and localhost; can be
     /// given several times [env: ZAKO_ADMIN_HOST] [default: none]
@@ -32,17 +32,8 @@ pub(crate) struct AdminKeys {
 /// What is configured of the admin port.
 #[derive(Clone, Debug)]
 pub(crate) struct AdminConfig {
-    pub(crate) listen: Setting<AdminChoice>,
+    pub(crate) listen: Setting<PortChoice>,
     pub(crate) host: Setting<HostNames>,
-}
-
-/// Where the admin port is, if there is one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum AdminChoice {
-    /// On this machine's own address, beside the server's port.
-    Auto,
-    Off,
-    At(ListenAddr),
 }
 
 /// Names of hosts, with commas or spaces between them, or `none`.
@@ -58,7 +49,7 @@ impl AdminConfig {
     pub(crate) fn resolve(flags: AdminKeys, layers: &Layers<'_>) -> Result<Self, Failure> {
         let file = layers.file().admin().clone();
         Ok(Self {
-            listen: layers.pick("admin", flags.listen, file.listen, AdminChoice::Auto)?,
+            listen: layers.pick("admin", flags.listen, file.listen, PortChoice::Auto)?,
             host: layers.pick(
                 "admin-host",
                 HostNames::all(flags.host),
@@ -67,26 +58,17 @@ impl AdminConfig {
             )?,
         })
     }
+
+    /// Where the admin port is, beside a server that listens on `listen`: on this machine's
+    /// own address, unless another one is named.
+    pub(crate) fn address(&self, listen: &ListenAddr) -> Option<ListenAddr> {
+        self.listen.value.address(listen, beside)
+    }
 }
 
-impl AdminChoice {
-    /// The address, for a server that listens on `listen`.
-    pub(crate) fn address(&self, listen: &ListenAddr) -> Option<ListenAddr> {
-        match (self, listen) {
-            (Self::Off, _) => None,
-            (Self::At(addr), _) => Some(addr.clone()),
-            (Self::Auto, ListenAddr::Unix(_)) => None,
-            // Who takes a free port has no use for one that is not free by chance.
-            (Self::Auto, ListenAddr::Tcp(addr)) if addr.port() == 0 => None,
-            (Self::Auto, ListenAddr::Tcp(addr)) => {
-                let port = addr.port().checked_add(2)?;
-                Some(ListenAddr::Tcp(SocketAddr::from((
-                    Ipv4Addr::LOCALHOST,
-                    port,
-                ))))
-            }
-        }
-    }
+fn beside(server: SocketAddr) -> Option<SocketAddr> {
+    let port = server.port().checked_add(2)?;
+    Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
 }
 
 impl HostNames {
@@ -94,23 +76,6 @@ impl HostNames {
     fn all(lists: Option<Vec<Self>>) -> Option<Self> {
         let lists = lists?.into_iter().flat_map(|list| list.0);
         Some(Self(lists.collect()))
-    }
-}
-
-impl FromStr for AdminChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "off" => Ok(Self::Off),
-            _ => text.parse().map(Self::At).map_err(|_| {
-                format!(
-                    "{text:?} is no place for the admin port: write IP:PORT, unix:/PATH, auto \
-                     or off"
-                )
-            }),
-        }
     }
 }
 
@@ -145,16 +110,6 @@ impl<'de> Deserialize<'de> for HostNames {
     }
 }
 
-impl fmt::Display for AdminChoice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Off => f.write_str("off"),
-            Self::At(addr) => addr.fmt(f),
-        }
-    }
-}
-
 impl fmt::Display for HostNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_slice() {
@@ -169,23 +124,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_on_loopback_beside_the_servers_own_port_where_that_has_a_number() {
-        let address = |admin: &str, listen: &str| {
-            let (admin, listen): (AdminChoice, ListenAddr) =
-                (admin.parse().unwrap(), listen.parse().unwrap());
-            assert_eq!(admin.to_string().parse(), Ok(admin.clone()));
-            admin.address(&listen).map(|addr| addr.to_string())
+    fn it_is_on_loopback_two_ports_behind_the_servers() {
+        let beside = |listen: &str| {
+            let addr = PortChoice::Auto.address(&listen.parse().unwrap(), beside);
+            addr.map(|addr| addr.to_string())
         };
-        let beside = |listen| address("auto", listen);
         assert_eq!(beside("127.0.0.1:7420").unwrap(), "127.0.0.1:7422");
         assert_eq!(beside("0.0.0.0:7420").unwrap(), "127.0.0.1:7422");
         assert_eq!(beside("[::]:80").unwrap(), "127.0.0.1:82");
         assert_eq!(beside("127.0.0.1:65534"), None);
         assert_eq!(beside("127.0.0.1:0"), None);
         assert_eq!(beside("unix:/run/zako"), None);
-        assert_eq!(address("off", "127.0.0.1:7420"), None);
-        assert_eq!(address("[::1]:0", "unix:x").unwrap(), "[::1]:0");
-        assert!("everywhere".parse::<AdminChoice>().is_err());
     }
 
     #[test]

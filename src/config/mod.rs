@@ -10,9 +10,9 @@ mod client;
 mod fault;
 mod fields;
 mod file;
-mod http;
 mod layers;
 mod limits;
+mod port;
 mod rdma;
 mod server;
 mod shown;
@@ -23,16 +23,16 @@ mod tls;
 mod verb;
 
 pub(crate) use access::{AccessConfig, AccessKeys};
-pub(crate) use admin::{AdminChoice, AdminConfig, AdminKeys};
+pub(crate) use admin::{AdminConfig, AdminKeys};
 pub(crate) use choices::{
     ActionUpdatesChoice, ClientAuthChoice, DurabilityChoice, FilePath, MaintenanceChoice,
     VerifyChoice,
 };
 pub(crate) use client::{ClientConfig, ClientKeys, TransportChoice};
 pub(crate) use file::ConfigFile;
-pub(crate) use http::HttpChoice;
 pub(crate) use layers::{Layers, Ledger, Origin, Setting, is_known_variable};
 pub(crate) use limits::{LimitsConfig, LimitsKeys};
+pub(crate) use port::PortChoice;
 pub(crate) use rdma::{DeviceChoice, RdmaChoice, TrustedNetworks};
 pub(crate) use server::{ServerConfig, ServerKeys};
 pub(crate) use snapshot::{Place, Snapshot};

@@ -1,5 +1,6 @@
 //! The configuration of the server and its store.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::choices::{
     ActionUpdatesChoice, DataDir, DurabilityChoice, MaintenanceChoice, VerifyChoice,
 };
 use super::layers::from_text;
-use super::{HttpChoice, Layers, RdmaChoice, Setting, TrustedNetworks};
+use super::{Layers, PortChoice, RdmaChoice, Setting, TrustedNetworks};
 use crate::failure::Failure;
 use crate::quantity::{MaxSize, Period, Rate, Size};
 
@@ -32,7 +33,7 @@ pub(crate) struct ServerKeys {
     /// [env: ZAKO_HTTP] [default: auto]
     #[arg(long, value_name = "ADDR:PORT")]
     #[serde(deserialize_with = "from_text")]
-    pub(crate) http: Option<HttpChoice>,
+    pub(crate) http: Option<PortChoice>,
 
     /// The folder of the store [env: ZAKO_DATA] [default: the platform's data folder]
     #[arg(long, value_name = "DIR")]
@@ -165,7 +166,7 @@ pub(crate) struct ServerKeys {
 #[derive(Clone, Debug)]
 pub(crate) struct ServerConfig {
     pub(crate) listen: Setting<ListenAddr>,
-    pub(crate) http: Setting<HttpChoice>,
+    pub(crate) http: Setting<PortChoice>,
     pub(crate) data: Setting<DataDir>,
     pub(crate) max_size: Setting<MaxSize>,
     pub(crate) durability: Setting<DurabilityChoice>,
@@ -226,7 +227,7 @@ impl ServerConfig {
         let period = |seconds| Period(Duration::from_secs(seconds));
         let config = Self {
             listen: layers.pick("listen", flags.listen, file.listen, default_listen()?)?,
-            http: layers.pick("http", flags.http, file.http, HttpChoice::Auto)?,
+            http: layers.pick("http", flags.http, file.http, PortChoice::Auto)?,
             data: layers.pick(
                 "data",
                 flags.data.map(DataDir),
@@ -335,6 +336,12 @@ impl ServerConfig {
         }
         Ok(config)
     }
+
+    /// Where the HTTP cache is, beside a server that listens on `listen`: one port behind it,
+    /// unless another one is named.
+    pub(crate) fn http_address(&self, listen: &ListenAddr) -> Option<ListenAddr> {
+        self.http.value.address(listen, behind)
+    }
 }
 
 fn default_listen() -> Result<ListenAddr, Failure> {
@@ -348,6 +355,11 @@ fn default_data_dir() -> PathBuf {
     directories::ProjectDirs::from("", "", "zako")
         .map(|dirs| dirs.data_local_dir().to_owned())
         .unwrap_or_default()
+}
+
+fn behind(server: SocketAddr) -> Option<SocketAddr> {
+    let port = server.port().checked_add(1)?;
+    Some(SocketAddr::new(server.ip(), port))
 }
 
 #[cfg(test)]
@@ -402,5 +414,16 @@ mod tests {
         let text = failure.to_string();
         assert!(text.contains("ZAKO_DURABILITY"), "{text}");
         assert!(text.contains("\"eternal\" is not a durability"), "{text}");
+    }
+
+    #[test]
+    fn the_http_cache_is_one_port_behind() {
+        let beside = |listen: &str| {
+            let addr = PortChoice::Auto.address(&listen.parse().unwrap(), behind);
+            addr.map(|addr| addr.to_string())
+        };
+        assert_eq!(beside("127.0.0.1:7420").unwrap(), "127.0.0.1:7421");
+        assert_eq!(beside("[::]:80").unwrap(), "[::]:81");
+        assert_eq!(beside("127.0.0.1:65535"), None);
     }
 }

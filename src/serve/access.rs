@@ -1,14 +1,13 @@
 //! Who may do what on the server's ports.
 
-use std::fs;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use zako_access::{AccessControl, AccessError, Prepared};
+use zako_access::{AccessControl, AccessError, AccessRules, Prepared};
 use zako_core::access::Authorizer;
 
 use super::abort_on_drop::AbortOnDrop;
+use super::file_mark::FileMark;
 use crate::config::AccessConfig;
 use crate::failure::{Exit, Failure};
 
@@ -34,6 +33,8 @@ impl Access {
                 _watching: None,
             });
         };
+        // Before it is read: what changes meanwhile is seen.
+        let keys = mark(&rules);
         let control = AccessControl::new(rules).map_err(failure)?;
         tracing::info!(
             identities = config.identities.len(),
@@ -41,7 +42,7 @@ impl Access {
             jwt = config.jwt.is_some(),
             "callers need a role"
         );
-        let watching = AbortOnDrop::spawn(watch(control.clone()));
+        let watching = AbortOnDrop::spawn(watch(control.clone(), keys));
         Ok(Self {
             control: Some(control),
             _watching: Some(watching),
@@ -84,7 +85,7 @@ impl Access {
 ///
 /// # Errors
 /// As for [`Access::of`].
-pub(super) fn allowed(config: &AccessConfig) -> Result<(), Failure> {
+pub(crate) fn allowed(config: &AccessConfig) -> Result<(), Failure> {
     match config.rules() {
         Some(rules) => Prepared::new(rules).map(drop).map_err(failure),
         None => Ok(()),
@@ -92,11 +93,10 @@ pub(super) fn allowed(config: &AccessConfig) -> Result<(), Failure> {
 }
 
 /// Reads the keys of JWTs again when their file changes.
-async fn watch(control: AccessControl) {
-    let mut seen = seen(&control);
+async fn watch(control: AccessControl, mut seen: Option<FileMark>) {
     loop {
         tokio::time::sleep(LOOK_AT_KEYS).await;
-        let now = self::seen(&control);
+        let now = mark(&control.rules());
         if now == seen {
             continue;
         }
@@ -108,14 +108,10 @@ async fn watch(control: AccessControl) {
     }
 }
 
-/// What changes with the file of the keys.
-fn seen(control: &AccessControl) -> Option<(SystemTime, u64)> {
-    let rules = control.rules();
-    let stamp = |path: &Path| {
-        let data = fs::metadata(path).ok()?;
-        Some((data.modified().ok()?, data.len()))
-    };
-    stamp(&rules.jwt?.jwks)
+/// Of the file of the keys, if there is one.
+fn mark(rules: &AccessRules) -> Option<FileMark> {
+    let jwt = rules.jwt.as_ref()?;
+    Some(FileMark::of(&jwt.jwks))
 }
 
 fn failure(error: AccessError) -> Failure {

@@ -15,10 +15,10 @@ use zako_core::server::{FiguresReader, ListenAddr};
 use zako_core::store::LocalStore;
 use zako_telemetry::Metrics;
 
-use super::Ready;
+use super::ready::Ready;
 use super::sockets::{Sockets, Use};
 use super::tls::Tls;
-use crate::config::{AdminChoice, AdminConfig, Origin, ServerConfig};
+use crate::config::{AdminConfig, Origin, PortChoice, ServerConfig};
 use crate::failure::{Exit, Failure};
 
 /// The metrics as the text of a page.
@@ -56,9 +56,9 @@ impl Admin {
     ) -> Result<Self, Failure> {
         let readiness = Readiness::new();
         let passed = sockets.inherited(Use::Admin).cloned();
-        let addr = match (&config.listen.value, passed) {
-            (AdminChoice::Auto | AdminChoice::At(_), Some(passed)) => Some(passed),
-            (choice, _) => choice.address(listen),
+        let addr = match passed {
+            Some(passed) if config.listen.value != PortChoice::Off => Some(passed),
+            _ => config.address(listen),
         };
         let Some(addr) = addr else {
             return Ok(Self {

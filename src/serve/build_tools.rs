@@ -7,16 +7,15 @@ use std::time::Duration;
 use zako_core::alias::{AliasOptions, AliasTable};
 use zako_core::cas::Staging;
 use zako_core::server::{Face, ListenAddr};
-use zako_core::store::LocalStore;
-use zako_core::tls::TlsAcceptor;
 use zako_reapi::grpc::RemoteExecutionFace;
 use zako_reapi::http::{HttpOptions, HttpServer};
 use zako_reapi::{ActionUpdates, Cache, CacheOptions};
 
 use super::abort_on_drop::AbortOnDrop;
 use super::sockets::{Sockets, Use};
-use super::{Configured, limits};
-use crate::config::{ActionUpdatesChoice, HttpChoice, Origin, ServerConfig};
+use super::tls::Tls;
+use super::{Configured, Parts, limits};
+use crate::config::{ActionUpdatesChoice, Origin, PortChoice, ServerConfig};
 use crate::failure::{Exit, Failure};
 use crate::local_store::durability;
 
@@ -52,7 +51,7 @@ pub(super) async fn cache(
 /// An HTTP cache is asked for that nobody may use.
 pub(super) fn allowed(config: &ServerConfig) -> Result<(), Failure> {
     match &config.http.value {
-        HttpChoice::At(addr) if !config.build_tools.value => Err(Failure::usage(format!(
+        PortChoice::At(addr) if !config.build_tools.value => Err(Failure::usage(format!(
             "the HTTP cache is to listen on {addr} ({}), and build-tools is false ({})",
             config.http.origin, config.build_tools.origin
         ))),
@@ -71,17 +70,18 @@ pub(super) fn face(cache: &Cache) -> Arc<dyn Face> {
 /// The address was asked for and can't be taken.
 pub(super) async fn http(
     configured: &Configured,
+    parts: &Parts<'_>,
     listen: &ListenAddr,
-    cache: &Cache,
-    store: &LocalStore,
-    tls: Option<TlsAcceptor>,
     sockets: &mut Sockets,
 ) -> Result<Option<HttpServer>, Failure> {
+    let Some(cache) = parts.cache else {
+        return Ok(None);
+    };
     let config = &configured.server;
     let passed = sockets.inherited(Use::Http).cloned();
-    let addr = match (&config.http.value, passed) {
-        (HttpChoice::Auto | HttpChoice::At(_), Some(passed)) => Some(passed),
-        (choice, _) => choice.address(listen),
+    let addr = match passed {
+        Some(passed) if config.http.value != PortChoice::Off => Some(passed),
+        _ => config.http_address(listen),
     };
     let Some(addr) = addr else {
         return Ok(None);
@@ -92,13 +92,7 @@ pub(super) async fn http(
     limits::bound_http(&mut options, &configured.limits);
     let taken = sockets.take(Use::Http, &addr).await;
     match taken.and_then(|socket| HttpServer::bind_to(socket, cache.clone(), options)) {
-        Ok(server) => {
-            let server = server.with_maintenance(Arc::new(store.clone()));
-            Ok(Some(match tls {
-                Some(tls) => server.with_tls(tls),
-                None => server,
-            }))
-        }
+        Ok(server) => Ok(Some(with_parts(server, parts))),
         Err(error) if config.http.origin == Origin::Default => {
             // Nobody's wish, and no reason to serve nobody.
             tracing::error!(
@@ -113,6 +107,22 @@ pub(super) async fn http(
         )
         .advise("Is another server there? Take another --http; port 0 takes a free one.")),
     }
+}
+
+fn with_parts(server: HttpServer, parts: &Parts<'_>) -> HttpServer {
+    let mut server = server
+        .with_maintenance(Arc::new(parts.store.clone()))
+        .with_observer(Arc::clone(&parts.observer));
+    if let Some(acceptor) = parts.guards.tls.map(Tls::acceptor) {
+        server = server.with_tls(acceptor);
+    }
+    if let Some(quotas) = parts.quotas {
+        server = server.with_quota(quotas.quota());
+    }
+    if let Some(authorizer) = parts.guards.access.authorizer() {
+        server = server.with_authorizer(authorizer);
+    }
+    server
 }
 
 /// Forgets the names of blobs that are gone, from time to time, until what this gives is

@@ -35,8 +35,7 @@ pub(crate) fn contradictions(layers: &Layers<'_>) -> Vec<(&'static str, Failure)
 fn certificates(server: &ServerConfig, layers: &Layers<'_>) -> Result<(), Failure> {
     let admin = AdminConfig::resolve(AdminKeys::default(), layers)?;
     let tls = TlsConfig::resolve(TlsKeys::default(), layers)?;
-    tls::allowed(&tls, server, &admin)?;
-    tls::Tls::prepare(&tls).map(drop)
+    tls::certificate(&tls, server, &admin).map(drop)
 }
 
 /// It need not be there, but if it is, it is a folder.

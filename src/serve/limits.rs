@@ -10,7 +10,7 @@ use zako_core::access::Accounted;
 use zako_core::cas::Staging;
 use zako_core::server::ServerOptions;
 use zako_core::store::LocalStore;
-use zako_reapi::http::{HttpOptions, HttpServer};
+use zako_reapi::http::HttpOptions;
 
 use super::abort_on_drop::AbortOnDrop;
 use crate::config::LimitsConfig;
@@ -98,14 +98,6 @@ pub(super) fn staging(quotas: Option<&CallerQuotas>, store: &LocalStore) -> Arc<
             record: Some(_), ..
         }) => Arc::new(Accounted::new(store.clone())),
         _ => Arc::new(store.clone()),
-    }
-}
-
-/// The HTTP cache under these quotas.
-pub(super) fn http(quotas: Option<&CallerQuotas>, http: HttpServer) -> HttpServer {
-    match quotas {
-        Some(quotas) => http.with_quota(quotas.quota()),
-        None => http,
     }
 }
 

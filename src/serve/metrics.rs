@@ -8,6 +8,7 @@ use zako_core::server::FiguresReader;
 use zako_core::store::LocalStore;
 use zako_telemetry::{Metrics, process_environment};
 
+use super::tls::Tls;
 use crate::config::TelemetryConfig;
 use crate::failure::{Exit, Failure};
 
@@ -27,6 +28,12 @@ pub(super) fn observer(metrics: &Metrics, recorder: Option<Arc<Recorder>>) -> Ar
         Some(recorder) => Arc::new(Observers::new(vec![Arc::new(metrics.clone()), recorder])),
         None => Arc::new(metrics.clone()),
     }
+}
+
+/// Has the end of the certificate shown, of whichever is in force.
+pub(super) fn watch_certificate(metrics: &Metrics, tls: &Tls) {
+    let acceptor = tls.acceptor();
+    metrics.watch_certificate(move || acceptor.validity().until);
 }
 
 /// Has the gauges of the server and its store read.

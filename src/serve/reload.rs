@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use zako_core::server::DrainLimit;
+use zako_core::server::{BoundServer, DrainLimit};
 use zako_core::store::LocalStore;
+use zako_reapi::http::HttpServer;
 
 use super::access::Access;
 use super::limits::CallerQuotas;
@@ -40,7 +41,7 @@ pub(super) struct Reloader {
 }
 
 /// How long an end may take.
-pub(super) struct Drain(pub(super) Vec<DrainLimit>);
+pub(super) struct Drain(Vec<DrainLimit>);
 
 /// The server's certificates, if it has any.
 pub(super) struct Certificates(pub(super) Tls);
@@ -107,6 +108,14 @@ impl Reloader {
         }
         (self.file, self.last) = (file, now);
         Ok(new)
+    }
+}
+
+impl Drain {
+    pub(super) fn of(server: &BoundServer, http: Option<&HttpServer>) -> Self {
+        let http = http.map(HttpServer::drain_limit);
+        let limits = [Some(server.drain_limit()), http];
+        Self(limits.into_iter().flatten().collect())
     }
 }
 

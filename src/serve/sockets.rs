@@ -105,6 +105,11 @@ impl Sockets {
         socket.map(|(_, socket)| socket.addr())
     }
 
+    /// Where the server's own port is, if it is configured to be at `listen`.
+    pub(super) fn grpc_address(&self, listen: &ListenAddr) -> ListenAddr {
+        self.inherited(Use::Grpc).unwrap_or(listen).clone()
+    }
+
     /// The socket for this use: the one that was handed on, else a new one on `addr`.
     ///
     /// # Errors

@@ -1,7 +1,6 @@
 //! The certificates of a server: read at its start, on request, and when their files
 //! change.
 
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use zako_core::server::ListenAddr;
-use zako_core::tls::{ClientAuth, TlsAcceptor, TlsPrepared, TlsServerOptions};
+use zako_core::tls::{ClientAuth, TlsAcceptor, TlsPrepared, TlsServerOptions, Validity};
 
 use super::abort_on_drop::AbortOnDrop;
+use super::file_mark::FileMark;
 use crate::config::{AdminConfig, ClientAuthChoice, ServerConfig, TlsConfig};
 use crate::failure::Failure;
 
@@ -19,7 +19,7 @@ use crate::failure::Failure;
 const PERIOD: Duration = Duration::from_secs(2);
 
 /// Certificates that end sooner are warned of.
-const SOON: Duration = Duration::from_secs(14 * 86_400);
+pub(crate) const CERTIFICATE_ENDS_SOON: Duration = Duration::from_secs(14 * 86_400);
 
 /// TLS as configured. Clones share it.
 #[derive(Clone, Debug)]
@@ -43,9 +43,6 @@ pub(super) struct Next {
     files: Files,
     prepared: TlsPrepared,
 }
-
-/// What tells whether a file is still the same; `None` if there is none.
-type Mark = Option<(u64, u64, u64, SystemTime)>;
 
 impl Tls {
     /// What is configured, if TLS is.
@@ -129,18 +126,18 @@ impl Tls {
         }
     }
 
-    fn marks(&self) -> Vec<Mark> {
+    fn marks(&self) -> Vec<FileMark> {
         let files = self.files.lock();
         let paths = [&files.certificate, &files.key];
         let marks = paths.into_iter().chain(&files.client_ca);
-        marks.map(|path| mark(path)).collect()
+        marks.map(|path| FileMark::of(path)).collect()
     }
 
     /// Once a day.
     fn warn_of_end(&self, warned: &mut Option<SystemTime>) {
         let (now, until) = (SystemTime::now(), self.acceptor.validity().until);
         let lately = warned.is_some_and(|then| now < then + Duration::from_secs(86_400));
-        if !lately && until < now + SOON {
+        if !lately && until < now + CERTIFICATE_ENDS_SOON {
             *warned = Some(now);
             tracing::warn!(
                 days_left = days_until(until),
@@ -210,11 +207,11 @@ pub(super) fn allowed(
     if Files::of(config)?.is_some() || config.allow_plaintext.value {
         return Ok(());
     }
-    let http = server.http.value.address(listen);
+    let http = server.http_address(listen);
     let addresses = [
         ("listen", Some(listen.clone())),
         ("http", http.filter(|_| server.build_tools.value)),
-        ("admin", admin.listen.value.address(listen)),
+        ("admin", admin.address(listen)),
     ];
     for (key, addr) in addresses {
         if let Some(addr) = addr.filter(is_exposed) {
@@ -222,6 +219,20 @@ pub(super) fn allowed(
         }
     }
     Ok(())
+}
+
+/// When the configured certificate is good, if there is one.
+///
+/// # Errors
+/// Those of [`allowed`], and of [`Tls::open`].
+pub(crate) fn certificate(
+    config: &TlsConfig,
+    server: &ServerConfig,
+    admin: &AdminConfig,
+) -> Result<Option<Validity>, Failure> {
+    allowed(config, server, admin)?;
+    let tls = Tls::open(config)?;
+    Ok(tls.map(|tls| tls.acceptor.validity()))
 }
 
 /// Whether the sockets that were handed on may be served.
@@ -253,7 +264,7 @@ fn exposed(what: &str, addr: &ListenAddr) -> Failure {
 }
 
 /// Whether more than this machine reaches it.
-fn is_exposed(addr: &ListenAddr) -> bool {
+pub(crate) fn is_exposed(addr: &ListenAddr) -> bool {
     match addr {
         ListenAddr::Tcp(addr) => !addr.ip().to_canonical().is_loopback(),
         ListenAddr::Unix(_) => false,
@@ -267,13 +278,6 @@ fn read(what: &str, path: &Path) -> Result<Vec<u8>, Failure> {
 fn missing(there: &str, missing: &str) -> Failure {
     Failure::usage(format!("there is a {there} and no {missing}"))
         .advise(format!("Name the {missing} too, with --{missing} FILE."))
-}
-
-fn mark(path: &Path) -> Mark {
-    let meta: io::Result<_> = std::fs::metadata(path);
-    let meta = meta.ok()?;
-    let changed = meta.modified().ok()?;
-    Some((meta.dev(), meta.ino(), meta.len(), changed))
 }
 
 fn warn_of_readers(key: &Path) {

@@ -34,7 +34,9 @@ pub(crate) struct Target {
 /// Puts and gets over both protocols, on connections of its own.
 pub(crate) struct GoodClient {
     client: Client,
-    http: TcpStream,
+    address: SocketAddr,
+    /// From its first request on: a head has to come soon.
+    http: Option<TcpStream>,
 }
 
 impl Target {
@@ -98,7 +100,8 @@ impl Target {
         let client = Client::connect(&url, ClientOptions::default());
         GoodClient {
             client: client.await.unwrap(),
-            http: TcpStream::connect(self.http).await.unwrap(),
+            address: self.http,
+            http: None,
         }
     }
 }
@@ -122,12 +125,16 @@ impl GoodClient {
         let read = in_time("a get", read).await.unwrap();
         let read = in_time("its bytes", read.bytes()).await.unwrap();
         assert!(read == data);
+        let http = match &mut self.http {
+            Some(http) => http,
+            none => none.insert(TcpStream::connect(self.address).await.unwrap()),
+        };
         let request = b"GET /status HTTP/1.1\r\nhost: x\r\n\r\n";
-        self.http.write_all(request).await.unwrap();
+        http.write_all(request).await.unwrap();
         let mut answer = Vec::new();
         while !is_whole(&answer) {
             let mut part = [0; 4096];
-            let read = in_time("a status", self.http.read(&mut part)).await;
+            let read = in_time("a status", http.read(&mut part)).await;
             let read = read.unwrap();
             assert!(read > 0, "{}", String::from_utf8_lossy(&answer));
             answer.extend_from_slice(&part[..read]);

@@ -5,13 +5,15 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 from report import Failure
 
-PATIENCE_S = 180
+# How long a command may take until it counts as hung, on a slow machine too.
+PATIENCE_S = 900
 READY = re.compile(r"^zako: ready .*?grpc=(\S+) .*?http=(\S+)")
 
 
@@ -20,7 +22,9 @@ class Server:
 
     def __init__(self, bench):
         self.bench, self.process = bench, None
-        self.grpc = self.http = "127.0.0.1:0"
+        # Nobody else gets them while the server is down.
+        self.ports = Port(), Port()
+        self.grpc, self.http = (f"127.0.0.1:{port.number}" for port in self.ports)
         # What it is started with each time.
         self.options = ()
 
@@ -49,10 +53,10 @@ class Server:
         if self.process:
             self.process.terminate()
             try:
-                code = self.process.wait(60)
+                code = self.process.wait(180)
             except subprocess.TimeoutExpired:
                 self.kill()
-                raise Failure("`zako serve` doesn't end within 60 s of SIGTERM") from None
+                raise Failure("`zako serve` doesn't end within 180 s of SIGTERM") from None
             self.process.stdout.close()
             self.process = None
             if code != 0:
@@ -66,12 +70,31 @@ class Server:
             self.process = None
 
 
+class Port:
+    """A port that nobody else gets until it is closed.
+
+    It is bound and doesn't listen: who is told its number can listen there all the same.
+    """
+
+    def __init__(self):
+        self.socket = socket.socket()
+        self.socket.bind(("127.0.0.1", 0))
+        # Only now: it must be nobody's, and then be let to others.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.number = self.socket.getsockname()[1]
+
+    def close(self):
+        self.socket.close()
+
+
 class Bench:
     def __init__(self, root, command):
         self.root, self.command = root, command
         self.logs, self.home = self.folder("logs"), self.folder("home")
         self.work, self.state = self.folder("work"), self.folder("state")
         self.trace = root / "trace"
+        # While it is there, actions of the later half of a build wait.
+        self.hold_file = root / "trace.hold"
         self.server = Server(self)
         self.runs = 0
 
@@ -103,6 +126,13 @@ class Bench:
     def ran(self):
         """The names of the actions that ran, since the trace was last begun."""
         return sorted(self.trace.read_text().split()) if self.trace.exists() else []
+
+    def hold(self):
+        """Has actions wait that begin when half of a build is done."""
+        self.hold_file.touch()
+
+    def release(self):
+        self.hold_file.unlink(missing_ok=True)
 
     def begin(self, log, command, env=None):
         """Starts a command in the workspace, with what it says in a log."""
@@ -149,6 +179,8 @@ class Bench:
 
     def close(self):
         self.server.kill()
+        for port in self.server.ports:
+            port.close()
 
 
 def digests(folder):

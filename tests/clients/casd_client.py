@@ -16,7 +16,7 @@ from buildstream._protos.build.bazel.remote.execution.v2 import remote_execution
 from buildstream._protos.build.buildgrid import local_cas_pb2 as local
 from buildstream._protos.build.buildgrid import local_cas_pb2_grpc as local_services
 
-PATIENCE_S = 60
+PATIENCE_S = 300
 ACTION = reapi.Digest(hash="ac" * 32, size_bytes=77)
 
 

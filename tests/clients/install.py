@@ -1,5 +1,7 @@
 """Gets the tools: from Debian, PyPI and npm, each once, into a folder outside of the sources."""
 
+import contextlib
+import fcntl
 import glob
 import os
 import shutil
@@ -21,6 +23,14 @@ class Shelf:
         self.root = root
         # What failed isn't tried again for a tool's next configuration.
         self.failed = {}
+
+    @contextlib.contextmanager
+    def alone(self):
+        """While this holds, no other run installs anything."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def debian(self, package, command):
         """Whether `command` had to be installed, which takes Debian and root."""

@@ -111,10 +111,13 @@ def run(client, bench, report):
         client.write(bench, "second")
         kill = KillOnce(client, bench)
         outputs, failure = {}, None
+        bench.hold()
         try:
             outputs = rebuild(client, bench, "killed", meanwhile=kill).outputs
         except Failure as error:
             failure = error
+        finally:
+            bench.release()
         if not kill.done:
             raise failure or Failure("the build ended before the server could be killed")
         if failure:
@@ -178,7 +181,7 @@ def count(things, name):
 
 
 class KillOnce:
-    """Kills the server as soon as half of a build is done."""
+    """Kills the server as soon as half of a build is done; then the other half may go on."""
 
     def __init__(self, client, bench):
         self.client, self.bench, self.done = client, bench, False
@@ -186,6 +189,7 @@ class KillOnce:
     def __call__(self):
         if not self.done and self.client.half_done(self.bench):
             self.bench.server.kill()
+            self.bench.release()
             self.done = True
         return self.done
 

@@ -1,7 +1,7 @@
 //! What a task does to a server until the server is killed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures::stream;
@@ -23,6 +23,8 @@ pub(crate) struct Task {
     pub(crate) variant: Variant,
     /// Set before the server is killed: from then on calls may fail.
     pub(crate) killed: Arc<AtomicBool>,
+    /// Counts what was done, by all tasks.
+    pub(crate) done: Arc<AtomicU64>,
     pub(crate) known: Known,
     pub(crate) tally: Tally,
 }
@@ -45,6 +47,7 @@ impl Task {
                 }
                 _ => self.put(&mut rng).await,
             }
+            self.done.fetch_add(1, Ordering::Relaxed);
         }
         (self.known, self.tally)
     }

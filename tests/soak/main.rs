@@ -8,6 +8,9 @@
 //! folders, and `zako verify` has to find all well.
 //!
 //! A seed decides what each worker does, in which order; not when.
+//!
+//! It ends with 0 if all was well, with 1 if not, with 2 if it was asked for nonsense, and
+//! with 3 if the disk is full, which says nothing about the servers.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -25,7 +28,10 @@ mod http;
 mod last;
 mod log;
 mod native;
+#[path = "../zako_process/ports.rs"]
+mod ports;
 mod report;
+mod room;
 mod rude;
 mod site;
 mod worker;
@@ -72,6 +78,10 @@ const HTTP: u64 = 1;
 /// For how long a store's index may be rebuilt.
 const OPENS: Duration = Duration::from_secs(60);
 
+/// What the stores may take.
+const ROOMY: u64 = 1 << 30;
+const SMALL: u64 = 32 << 20;
+
 /// Blobs that many workers store.
 const SHARED: usize = 24;
 
@@ -85,6 +95,9 @@ fn main() -> ExitCode {
     };
     // Kept when it fails.
     let folder = tempfile::tempdir().unwrap().keep();
+    if let Err(full) = room::to_begin(&folder, ROOMY + SMALL) {
+        room::end(&folder, &full);
+    }
     println!(
         "soak: {} s, seed {}, {} operations/s, {}",
         args.time.as_secs_f64(),
@@ -107,8 +120,14 @@ async fn soak(args: &Args, folder: &Path) -> Report {
     let log = Arc::new(Log::new());
     let partial_ttl = (args.time / 10).clamp(Duration::from_secs(3), Duration::from_secs(60));
     let site = |name, cap| Arc::new(Site::new(&args.zako, folder, name, cap, partial_ttl));
-    let sites = [site("roomy", 1 << 30), site("small", 32 << 20)];
+    let sites = [site("roomy", ROOMY), site("small", SMALL)];
     tell_of_panics(args, &log, &sites, folder);
+    let (there, ended) = (folder.to_owned(), sites.clone());
+    let room = tokio::spawn(async move {
+        let full = room::is_over(&there).await;
+        ended.iter().for_each(|site| site.abandon());
+        room::end(&there, &full);
+    });
     let runs: Vec<Run> = (0..)
         .zip(&sites)
         .map(|(number, site)| Run {
@@ -144,6 +163,7 @@ async fn soak(args: &Args, folder: &Path) -> Report {
         let verified = last::check(&run.site, &shared, workers).await;
         reports.push(run.report(verified, args.time));
     }
+    room.abort();
     Report {
         seed: args.seed,
         seconds: args.time.as_secs_f64(),
@@ -312,6 +332,13 @@ fn tell_of_panics(args: &Args, log: &Arc<Log>, sites: &[Arc<Site>; 2], folder: &
         // What fails from then on fails because of that.
         while told.swap(true, Ordering::AcqRel) {
             std::thread::sleep(Duration::from_secs(60));
+        }
+        let said: Vec<String> = sites.iter().map(|site| site.said()).collect();
+        let words = said.iter().map(String::as_str);
+        let why = info.to_string();
+        if let Err(full) = room::is_to_blame(&folder, words.chain([&*why])) {
+            sites.iter().for_each(|site| site.abandon());
+            room::end(&folder, &full);
         }
         for line in log.last() {
             eprintln!("{line}");

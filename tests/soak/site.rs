@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::watch;
+
+use crate::ports::Ports;
 
 /// A store, and its server.
 pub(crate) struct Site {
@@ -23,15 +24,17 @@ pub(crate) struct Site {
     pub(crate) partial_ttl: Duration,
     zako: PathBuf,
     folder: PathBuf,
-    /// Of the first server, and of all that follow.
-    ports: OnceLock<Ports>,
+    ports: Addresses,
+    /// What the servers listen on stays theirs while there is none.
+    _held: Ports,
     child: Mutex<Option<Child>>,
     /// Even while a server is well; odd from before it is ended until the next one is ready.
     life: watch::Sender<u64>,
 }
 
+/// Where all servers listen.
 #[derive(Debug)]
-struct Ports {
+struct Addresses {
     grpc: String,
     http: String,
     admin: String,
@@ -65,6 +68,8 @@ impl Site {
     ) -> Self {
         let folder = folder.join(name);
         std::fs::create_dir_all(&folder).unwrap();
+        let held = Ports::in_a_row(3);
+        let address = |at: u16| format!("127.0.0.1:{}", held.first + at);
         Self {
             name,
             evicts: name == "small",
@@ -73,7 +78,12 @@ impl Site {
             partial_ttl,
             zako: zako.to_owned(),
             folder,
-            ports: OnceLock::new(),
+            ports: Addresses {
+                grpc: address(0),
+                http: address(1),
+                admin: address(2),
+            },
+            _held: held,
             child: Mutex::new(None),
             life: watch::Sender::new(1),
         }
@@ -84,15 +94,15 @@ impl Site {
     }
 
     pub(crate) fn grpc(&self) -> &str {
-        &self.ports.get().unwrap().grpc
+        &self.ports.grpc
     }
 
     pub(crate) fn http(&self) -> &str {
-        &self.ports.get().unwrap().http
+        &self.ports.http
     }
 
     pub(crate) fn admin(&self) -> &str {
-        &self.ports.get().unwrap().admin
+        &self.ports.admin
     }
 
     pub(crate) fn pid(&self) -> Option<u32> {
@@ -115,14 +125,9 @@ impl Site {
         command
     }
 
-    /// Starts a server on the ports of the first one, and waits until it is ready.
+    /// Starts a server, and waits until it is ready.
     pub(crate) fn start(&self, durability: &str) {
-        let any = Ports {
-            grpc: "127.0.0.1:0".to_owned(),
-            http: "127.0.0.1:0".to_owned(),
-            admin: "127.0.0.1:0".to_owned(),
-        };
-        let ports = self.ports.get().unwrap_or(&any);
+        let ports = &self.ports;
         let mut said = File::options();
         let said = said.create(true).append(true).open(self.stderr()).unwrap();
         let mut child = self
@@ -133,7 +138,7 @@ impl Site {
             .args(["--max-size", &self.cap.to_string()])
             .args(["--lease", &format!("{}s", self.lease.as_secs())])
             .args(["--partial-ttl", &format!("{}s", self.partial_ttl.as_secs())])
-            .args(["--upload-idle-timeout", "5s", "--drain-timeout", "5s"])
+            .args(["--upload-idle-timeout", "15s", "--drain-timeout", "5s"])
             .args(["--durability", durability])
             .stdout(Stdio::piped())
             .stderr(said)
@@ -142,15 +147,10 @@ impl Site {
         let mut ready = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut ready).unwrap();
-        let word = |name: &str| {
-            let mut words = ready.split_whitespace();
-            words.find_map(|word| Some(word.strip_prefix(name)?.to_owned()))
-        };
-        let ports = (word("grpc="), word("http="), word("admin="));
-        let (Some(grpc), Some(http), Some(admin)) = ports else {
+        let has = |name: &str| ready.split_whitespace().any(|word| word.starts_with(name));
+        if !["grpc=", "http=", "admin="].into_iter().all(has) {
             panic!("{}: no server: {ready:?} {}", self.name, self.said());
-        };
-        self.ports.get_or_init(|| Ports { grpc, http, admin });
+        }
         *self.child.lock() = Some(child);
         self.life.send_modify(|life| *life += 1);
     }

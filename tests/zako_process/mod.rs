@@ -1,11 +1,15 @@
 //! Runs the real `zako` in an environment of its own.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod ports;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use ports::Ports;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -70,6 +74,15 @@ impl Home {
 
     pub(crate) fn run<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Said {
         self.command(args).output().unwrap().into()
+    }
+
+    /// A new token of this name and role, and the lines of `zako.toml` that know it.
+    pub(crate) fn token(&self, name: &str, role: &str) -> (String, String) {
+        let said = self.run(["access", "token", name, "--role", role, "--json"]);
+        said.ok();
+        let made = said.json().remove(0);
+        let text = |name: &str| made[name].as_str().unwrap().to_owned();
+        (text("token"), text("config"))
     }
 
     /// Runs with `input` on stdin.

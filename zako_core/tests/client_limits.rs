@@ -47,10 +47,6 @@ impl Account for EveryThird {
 
     fn end(&self) {}
 
-    fn request(&self) -> Result<()> {
-        Ok(())
-    }
-
     fn moved(&self, _: Direction, _: u64) {}
 
     fn debt(&self, _: Direction) -> Duration {

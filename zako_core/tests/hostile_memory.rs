@@ -165,7 +165,7 @@ async fn a_blocked_store_blocks_its_senders() {
 async fn push(call: &mut wire_harness::Call, mut data: Bytes, sent: &mut usize) -> bool {
     while !data.is_empty() {
         let granted = call.capacity(data.len());
-        match tokio::time::timeout(Duration::from_millis(500), granted).await {
+        match tokio::time::timeout(Duration::from_secs(2), granted).await {
             Ok(Some(granted)) => {
                 let piece = data.split_to(granted.min(data.len()));
                 *sent += piece.len();

@@ -54,9 +54,9 @@ async fn a_request_that_drips() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         });
-        let head = tokio::time::timeout(Duration::from_secs(20), response).await;
+        let head = tokio::time::timeout(Duration::from_secs(60), response).await;
         let (head, mut body) = head.expect("the call ends").unwrap().into_parts();
-        let trailers = tokio::time::timeout(Duration::from_secs(20), body.trailers()).await;
+        let trailers = tokio::time::timeout(Duration::from_secs(60), body.trailers()).await;
         let trailers = trailers.expect("the call ends").unwrap();
         let status = trailers.as_ref().unwrap_or(&head.headers)["grpc-status"].clone();
         assert_eq!(status, code::DEADLINE_EXCEEDED.to_string());

@@ -20,9 +20,12 @@ use zako_digest::hash;
 const SMALL: usize = 1000;
 const LARGE: usize = 1_500_000;
 
+/// Long for a sender that goes on, on a machine that is busy.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 fn impatient() -> ServerOptions {
     let mut options = ServerOptions::default();
-    options.upload_idle_timeout = Duration::from_millis(300);
+    options.upload_idle_timeout = PATIENCE;
     options
 }
 
@@ -266,15 +269,19 @@ async fn a_stalled_upload_is_ended_and_parked() {
 async fn a_call_that_never_begins_is_ended() {
     let server = Running::start(impatient()).await;
     let client = server.session().await;
-    for path in [
-        UPLOAD,
-        DOWNLOAD,
-        "/zako.v1.store.Store/Stat",
-        "/zako.v1.batch.Batch/BatchUpload",
-    ] {
-        for begun in [&b""[..], &[0, 0]] {
+    for begun in [&b""[..], &[0, 0]] {
+        let mut calls = Vec::new();
+        for path in [
+            UPLOAD,
+            DOWNLOAD,
+            "/zako.v1.store.Store/Stat",
+            "/zako.v1.batch.Batch/BatchUpload",
+        ] {
             let mut call = client.call(path, &[]).await;
             call.send(Bytes::from_static(begun), false).await;
+            calls.push(call);
+        }
+        for call in calls {
             call.answer().await.expect(code::DEADLINE_EXCEEDED);
         }
     }
@@ -295,7 +302,7 @@ async fn messages_without_bytes_keep_no_upload_alive() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
-    let head = tokio::time::timeout(Duration::from_secs(30), response)
+    let head = tokio::time::timeout(Duration::from_secs(60), response)
         .await
         .expect("the server ends the call")
         .unwrap();
@@ -322,7 +329,7 @@ async fn a_slow_store_is_not_a_stalled_sender() {
         cas.counts.writers.load(Ordering::Relaxed) == 1
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    tokio::time::sleep(2 * PATIENCE).await;
     permits.add_permits(1_000_000);
     call.send(framed(chunk(&data[10..])).into(), true).await;
     call.answer().await.expect(code::OK);

@@ -233,6 +233,38 @@ async fn a_store_full_of_leases_refuses_rather_than_breaks_a_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn room_that_uploads_under_way_take_is_worth_waiting_for() {
+    let folder = TempDir::new().unwrap();
+    let store = open(folder.path(), options(8 << 20)).await;
+    let (mut writers, mut refusal) = (Vec::new(), None);
+    for number in 0..100 {
+        let (digest, data) = content(number, 1 << 20);
+        let refused = match store.writer(&digest, 0).await {
+            Ok(mut writer) => {
+                let written = writer.write(data).await;
+                writers.push(writer);
+                written.err()
+            }
+            Err(error) => Some(error),
+        };
+        if refused.is_some() {
+            refusal = refused;
+            break;
+        }
+    }
+    let refusal = refusal.expect("the store has to fill up");
+    assert_eq!(refusal.kind(), ErrorKind::NoSpace);
+    assert!(refusal.retry_after().is_some(), "{refusal}");
+    // The first one is done, and what nobody needs makes room.
+    writers.truncate(1);
+    let writer = writers.pop().unwrap();
+    writer.commit().await.unwrap();
+    let (digest, data) = content(1_000, 1 << 20);
+    store.put(&digest, data).await.unwrap();
+    store.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_store_does_not_fall_into_short_segments() {
     let folder = TempDir::new().unwrap();
     let clock = Arc::new(TestClock::default());

@@ -94,7 +94,7 @@ async fn who_says_nothing_holds_up_nobody() {
 async fn a_handshake_that_drips_is_ended_and_others_go_on() {
     let authority = Authority::new("ours");
     let tls = TlsAcceptor::new(&authority.server()).unwrap();
-    let (_server, url) = serve_with(server(Duration::from_secs(2)), tls).await;
+    let (_server, url) = serve_with(server(Duration::from_secs(6)), tls).await;
     let mut slow = TcpStream::connect(address(&url)).await.unwrap();
     let dripping = async {
         // The head of a long ClientHello, and then a byte now and then.
@@ -122,7 +122,8 @@ async fn a_handshake_that_drips_is_ended_and_others_go_on() {
 async fn the_time_is_for_what_is_spoken_inside_too() {
     let authority = Authority::new("ours");
     let tls = TlsAcceptor::new(&authority.server()).unwrap();
-    let (_server, url) = serve_with(server(Duration::from_millis(500)), tls).await;
+    // Long for the handshake around it, on a machine that is busy.
+    let (_server, url) = serve_with(server(Duration::from_secs(4)), tls).await;
     let connector = connector(&authority, &["h2"]);
     let tcp = TcpStream::connect(address(&url)).await.unwrap();
     let mut inside = connector.connect(loopback(), tcp).await.unwrap();

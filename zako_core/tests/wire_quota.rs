@@ -61,7 +61,9 @@ impl Quota for Everyone {
 
 impl Account for Counting {
     fn begin(&self) -> Result<()> {
-        self.request()?;
+        if self.refuses.load(Ordering::Relaxed) {
+            return Err(self.exceeded(Limit::Requests, "too many requests"));
+        }
         self.begun.fetch_add(1, Ordering::Relaxed);
         self.streams.fetch_add(1, Ordering::Relaxed);
         Ok(())
@@ -69,13 +71,6 @@ impl Account for Counting {
 
     fn end(&self) {
         self.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    fn request(&self) -> Result<()> {
-        match self.refuses.load(Ordering::Relaxed) {
-            true => Err(self.exceeded(Limit::Requests, "too many requests")),
-            false => Ok(()),
-        }
     }
 
     fn moved(&self, direction: Direction, bytes: u64) {

@@ -210,7 +210,7 @@ async fn a_running_upload_may_end() {
 #[tokio::test]
 async fn an_upload_that_goes_on_is_parked() {
     for size in [1000, 2_000_000] {
-        let mut server = Running::start(draining(Duration::from_millis(200))).await;
+        let mut server = Running::start(draining(Duration::from_secs(1))).await;
         let client = server.session().await;
         let data = pattern(size);
         let digest = hash::bytes(&data);
@@ -228,6 +228,13 @@ async fn an_upload_that_goes_on_is_parked() {
             .await
             .expect(code::NOT_FOUND);
         let cas = server.cas.clone();
+        // A small one is collected before it is written.
+        if size > 1 << 20 {
+            until("all of it is written", || {
+                cas.counts.written.load(Ordering::Relaxed) == (size / 2) as u64
+            })
+            .await;
+        }
         server.stop();
         call.answer().await.expect(code::UNAVAILABLE);
         ended(server).await;

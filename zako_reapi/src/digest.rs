@@ -1,6 +1,7 @@
 //! The names that build tools give to blobs, and hashing by their functions.
 
 use std::fmt;
+use std::sync::LazyLock;
 
 use sha1::Sha1;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
@@ -239,8 +240,12 @@ impl RemoteDigest {
     pub fn hex(&self) -> String {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let digit = |value: u8| char::from(DIGITS[usize::from(value)]);
-        let pair = |byte: &u8| [digit(byte >> 4), digit(byte & 15)];
-        self.hash().iter().flat_map(pair).collect()
+        let mut hex = String::with_capacity(2 * self.function.hash_len());
+        for byte in self.hash() {
+            hex.push(digit(byte >> 4));
+            hex.push(digit(byte & 15));
+        }
+        hex
     }
 
     /// The same hash for a blob of this size.
@@ -257,7 +262,10 @@ impl RemoteDigest {
 
     /// Whether this names the empty blob.
     pub fn is_empty_blob(&self) -> bool {
-        self.size == 0 && *self == self.function.digest(&[])
+        // Asked for every blob that is looked up, so nothing is hashed for it.
+        static EMPTY: LazyLock<[RemoteDigest; DigestFunction::ALL.len()]> =
+            LazyLock::new(|| DigestFunction::ALL.map(|function| function.digest(&[])));
+        self.size == 0 && EMPTY.contains(self)
     }
 
     /// Under what the blob's own name is found. The hash is its own key: to have one

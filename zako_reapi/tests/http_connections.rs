@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::http::{HttpTest, chunked, head, until};
+use support::http::{HttpTest, chunked, head, in_time, until};
 use support::{random, sha256};
 use zako_core::cas::Lease;
 use zako_reapi::http::HttpOptions;
@@ -131,7 +131,8 @@ async fn heads_that_dawdle_and_connections_that_rest_are_closed() {
 #[tokio::test]
 async fn uploads_that_stall_end_and_free_their_space() {
     let mut options = HttpOptions::default();
-    options.body_idle_timeout = 4 * MOMENT;
+    // Long for a sender that goes on, on a machine that is busy.
+    options.body_idle_timeout = 20 * MOMENT;
     let test = HttpTest::with(options).await;
     let data = random(8 << 20);
     let digest = sha256(&data);
@@ -149,10 +150,13 @@ async fn uploads_that_stall_end_and_free_their_space() {
     // One byte at a time is as good as none.
     let mut http = test.connect().await;
     http.send(head("PUT", &path, &[], Some(data.len()))).await;
-    for _ in 0..40 {
-        http.send("x").await;
-        tokio::time::sleep(MOMENT / 4).await;
-    }
+    let drip = async {
+        while !http.has_said().await {
+            http.send("x").await;
+            tokio::time::sleep(MOMENT / 4).await;
+        }
+    };
+    in_time(drip).await;
     assert_eq!(
         http.maybe_answer("PUT").await.map(|answer| answer.status),
         Some(408)

@@ -6,6 +6,7 @@ mod metrics;
 mod otlp;
 mod resource;
 mod runtime;
+mod secure;
 mod trace;
 
 pub use error::TelemetryError;

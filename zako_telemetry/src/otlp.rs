@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use zako_core::tls::{TlsClientIdentity, TlsClientOptions};
+
 use crate::TelemetryError;
 
 /// How variables are read: by name. An empty one counts as unset.
@@ -59,6 +61,8 @@ pub struct Target {
     pub headers: Headers,
     /// The longest that one export may take.
     pub timeout: Duration,
+    /// Whom to trust and what to show, of an endpoint by `https://`.
+    pub tls: Option<TlsClientOptions>,
 }
 
 /// What the specification gives an export.
@@ -165,7 +169,9 @@ impl OtlpOptions {
         if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
             return Err(TelemetryError::Endpoint(endpoint));
         }
+        let tls = endpoint.starts_with("https://").then(|| tls(variable));
         Ok(Some(Target {
+            tls: tls.transpose()?,
             endpoint,
             protocol,
             headers: self.headers.clone(),
@@ -237,6 +243,33 @@ impl fmt::Debug for Headers {
             .entries(self.0.iter().map(|(name, _)| name))
             .finish()
     }
+}
+
+/// What the variables for certificates name; `variable` gives the name and value of the one
+/// that counts.
+fn tls(
+    variable: impl Fn(&str) -> Option<(String, String)>,
+) -> Result<TlsClientOptions, TelemetryError> {
+    let read = |what| match variable(what) {
+        Some((name, path)) => match std::fs::read(path.trim()) {
+            Ok(pem) => Ok(Some(pem)),
+            Err(error) => Err(TelemetryError::variable(&name, format!("{path}: {error}"))),
+        },
+        None => Ok(None),
+    };
+    let mut options = TlsClientOptions::default();
+    options.ca = read("CERTIFICATE")?;
+    options.identity = match (read("CLIENT_CERTIFICATE")?, read("CLIENT_KEY")?) {
+        (Some(certificate), Some(key)) => Some(TlsClientIdentity::new(certificate, key)),
+        (None, None) => None,
+        _ => {
+            return Err(TelemetryError::variable(
+                "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+                "it goes with OTEL_EXPORTER_OTLP_CLIENT_KEY only, and that with it",
+            ));
+        }
+    };
+    Ok(options)
 }
 
 #[cfg(test)]
@@ -336,6 +369,25 @@ mod tests {
         }
         let bad = ("OTEL_EXPORTER_OTLP_ENDPOINT", "c:4317");
         assert!(target(&options, &[bad]).is_err());
+    }
+
+    #[test]
+    fn certificates_count_for_https_only() {
+        let options = OtlpOptions::default();
+        let ca = ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem");
+        let own = ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/nowhere/own.pem");
+        let plain = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4317");
+        assert_eq!(target(&options, &[plain, ca]).unwrap().unwrap().tls, None);
+        let secure = ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://c:4317");
+        let trusting = target(&options, &[secure]).unwrap().unwrap().tls;
+        assert_eq!(trusting, Some(TlsClientOptions::default()));
+        let error = target(&options, &[secure, ca]).unwrap_err().to_string();
+        assert!(error.contains(ca.0) && error.contains(ca.1), "{error}");
+        let error = target(&options, &[secure, ca, own]).unwrap_err();
+        assert!(error.to_string().contains(own.0), "{error}");
+        let half = ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "Cargo.toml");
+        let error = target(&options, &[secure, half]).unwrap_err();
+        assert!(error.to_string().contains("CLIENT_CERTIFICATE"), "{error}");
     }
 
     #[test]

@@ -14,6 +14,9 @@ BIG = 9_000_000
 BUILD_FILE = """
 load(":tree.bzl", "tree")
 
+# Where a build is held in its middle: see bench.py.
+HOLD = "while [ -e $$TRACE.hold ] && [ $$(wc -l < $$TRACE) -ge {half} ]; do sleep 0.1; done; "
+
 genrule(
     name = "sorted",
     srcs = ["input.txt"],
@@ -25,33 +28,36 @@ genrule(
     name = "leaf%d" % i,
     srcs = [":sorted"],
     outs = ["leaf%d.txt" % i],
-    cmd = "sleep 0.3; (cat $<; echo %d) > $@; echo leaf%d >> $$TRACE" % (i, i),
+    cmd = HOLD + "sleep 0.3; (cat $<; echo %d) > $@; echo leaf%d >> $$TRACE" % (i, i),
 ) for i in range({leaves})]
 
 genrule(
     name = "big",
     srcs = [":sorted"],
     outs = ["big.bin"],
-    cmd = "(cat $<; head -c {big} /dev/zero) > $@; echo big >> $$TRACE",
+    cmd = HOLD + "(cat $<; head -c {big} /dev/zero) > $@; echo big >> $$TRACE",
 )
 
 genrule(
     name = "stamp",
     srcs = [":sorted"],
     outs = ["stamp.txt"],
-    cmd = "date +%s%N > $@; echo stamp >> $$TRACE",
+    cmd = HOLD + "date +%s%N > $@; echo stamp >> $$TRACE",
 )
 
 tree(name = "tree", src = ":sorted")
 """
 
 TREE_RULE = """
+HOLD = "while [ -e $TRACE.hold ] && [ $(wc -l < $TRACE) -ge {half} ]; do sleep 0.1; done; "
+
 def _tree(ctx):
     out = ctx.actions.declare_directory(ctx.label.name)
     ctx.actions.run_shell(
         inputs = [ctx.file.src],
         outputs = [out],
-        command = "mkdir -p $1/a/b; cp $2 $1/a/b/copy; head -3 $2 > $1/a/head; : > $1/empty; echo tree >> $TRACE",
+        command = HOLD + "mkdir -p $1/a/b; cp $2 $1/a/b/copy; head -3 $2 > $1/a/head; : > $1/empty; " +
+                  "echo tree >> $TRACE",
         arguments = [out.path, ctx.file.src.path],
         use_default_shell_env = True,
     )
@@ -77,10 +83,12 @@ class Bazel(Client):
         return installed
 
     def write(self, bench, salt):
+        half = str(-(-len(self.actions) // 2))
         bench.write({
             "WORKSPACE": 'workspace(name = "zako_clients")\n',
-            "BUILD": BUILD_FILE.replace("{leaves}", str(LEAVES)).replace("{big}", str(BIG)),
-            "tree.bzl": TREE_RULE,
+            "BUILD": BUILD_FILE.replace("{leaves}", str(LEAVES)).replace("{big}", str(BIG))
+                .replace("{half}", half),
+            "tree.bzl": TREE_RULE.replace("{half}", half),
             "input.txt": "".join(f"{salt} {i * 7919 % 1000}\n" for i in range(1000)),
         })
 

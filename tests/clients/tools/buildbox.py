@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import readme
-from bench import digests, remove
+from bench import PATIENCE_S, digests, remove
 from install import Skip
 from report import Failure
 from scenario import Build, Client
@@ -121,7 +121,7 @@ class Proxy:
             self.client.casd, *options, f"--bind=unix:{self.socket}", "--instance=team/casd",
             "--retry-limit=0", self.bench.state / "casd",
         ])
-        end = time.monotonic() + 20
+        end = time.monotonic() + PATIENCE_S
         while not self.socket.exists():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.__exit__()

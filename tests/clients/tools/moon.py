@@ -38,7 +38,9 @@ SCRIPTS = {
     "sort": "mkdir -p out/sorted/a/b; sort input.txt > out/sorted.txt; sleep 0.2\n"
             "head -3 input.txt > out/sorted/a/b/head; : > out/sorted/empty\n",
     "join": "sleep 0.3; cat input.txt out/sorted.txt > out/joined.txt; date +%s%N > out/stamp.txt\n",
-    "pack": f"mkdir -p out/packed; (cat input.txt; head -c {BIG} /dev/zero) > out/packed/big\n"
+    # Where a build is held in its middle: see bench.py.
+    "pack": 'while [ -e "$TRACE.hold" ]; do sleep 0.1; done\n'
+            f"mkdir -p out/packed; (cat input.txt; head -c {BIG} /dev/zero) > out/packed/big\n"
             "cp pack.sh out/packed/run.sh; chmod +x out/packed/run.sh; sleep 0.2\n",
 }
 

@@ -1,9 +1,9 @@
 """sccache by WebDAV."""
 
 import json
-import socket
 
 import readme
+from bench import Port
 from scenario import Build, Client
 from tools import c_sources
 
@@ -16,7 +16,7 @@ class Sccache(Client):
 
     def __init__(self, name, title, prefix, brief=False):
         self.name, self.title, self.prefix, self.brief = name, title, prefix, brief
-        self.daemon = None
+        self.daemon = self.port = None
 
     def install(self, shelf):
         compiler = shelf.debian("gcc", "cc")
@@ -32,9 +32,10 @@ class Sccache(Client):
         c_sources.forget(bench)
 
     def build(self, bench, name, cached=True, meanwhile=None, again=False):
+        self.port = Port()
         env = bench.environment(
-            SCCACHE_DIR=str(bench.state), SCCACHE_SERVER_PORT=str(free_port()),
-            SCCACHE_CONF=str(bench.root / "none"), SCCACHE_IDLE_TIMEOUT="60",
+            SCCACHE_DIR=str(bench.state), SCCACHE_SERVER_PORT=str(self.port.number),
+            SCCACHE_CONF=str(bench.root / "none"), SCCACHE_IDLE_TIMEOUT="900",
         )
         if cached:
             for line in readme.block("sccache", bench.server).splitlines():
@@ -54,12 +55,9 @@ class Sccache(Client):
         if self.daemon:
             bench.run("stop", [self.path, "--stop-server"], self.daemon, may_fail=True)
             self.daemon = None
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        if self.port:
+            self.port.close()
+            self.port = None
 
 
 CLIENTS = [

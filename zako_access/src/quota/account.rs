@@ -103,6 +103,18 @@ impl<C: Clock> Ledger<C> {
         }
     }
 
+    fn request(&self) -> Result<()> {
+        let Some(requests) = &self.requests else {
+            return Ok(());
+        };
+        requests.check().map_err(|refused| {
+            let most = self.limits.requests_per_second.map_or(0, NonZeroU32::get);
+            let message = format!("more than the {most} requests a second that are allowed");
+            let after = refused.wait_time_from(requests.clock().now());
+            self.exceeded(Limit::Requests, message, after)
+        })
+    }
+
     fn take_stream(&self, most: NonZeroU32) -> bool {
         let one_more = |streams| (streams < most.get()).then_some(streams + 1);
         let taken = self
@@ -146,18 +158,6 @@ where
 
     fn end(&self) {
         self.streams.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    fn request(&self) -> Result<()> {
-        let Some(requests) = &self.requests else {
-            return Ok(());
-        };
-        requests.check().map_err(|refused| {
-            let most = self.limits.requests_per_second.map_or(0, NonZeroU32::get);
-            let message = format!("more than the {most} requests a second that are allowed");
-            let after = refused.wait_time_from(requests.clock().now());
-            self.exceeded(Limit::Requests, message, after)
-        })
     }
 
     fn moved(&self, direction: Direction, bytes: u64) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod issuer;
+pub mod limited;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use zako_access::{AccessControl, AccessRules, IdentityRule, JwtRule, TokenHash};
+use zako_core::access::{Accounted, Quota};
 use zako_core::alias::{AliasOptions, AliasTable};
 use zako_core::server::{BoundServer, ListenAddr, Server, ServerOptions};
 use zako_core::store::{LocalStore, StoreOptions};
@@ -34,19 +36,34 @@ pub struct Servers {
 
 impl Servers {
     pub async fn start(rules: AccessRules, options: ServerOptions) -> Self {
+        Self::with(rules, options, StoreOptions::default(), None).await
+    }
+
+    /// Those over such a store that ask what callers may use.
+    pub async fn with(
+        rules: AccessRules,
+        options: ServerOptions,
+        store: StoreOptions,
+        quota: Option<Arc<dyn Quota>>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = LocalStore::open(dir.path().join("data"), StoreOptions::default());
+        let store = LocalStore::open(dir.path().join("data"), store);
         let store = store.await.unwrap();
+        let accounted = Arc::new(Accounted::new(store.clone()));
         let aliases = AliasTable::open(dir.path().join("aliases"), AliasOptions::default());
         let aliases = aliases.await.unwrap();
-        let cache = Cache::new(Arc::new(store.clone()), aliases, CacheOptions::default());
+        let cache = Cache::new(accounted.clone(), aliases, CacheOptions::default());
         let control = AccessControl::new(rules).unwrap();
         let authorizer = Arc::new(control.clone());
         let server = || {
-            Server::new(Arc::new(store.clone()), options.clone())
+            let server = Server::new(accounted.clone(), options.clone())
                 .with_maintenance(Arc::new(store.clone()))
                 .with_face(Arc::new(RemoteExecutionFace::new(cache.clone())))
-                .with_authorizer(authorizer.clone())
+                .with_authorizer(authorizer.clone());
+            match &quota {
+                Some(quota) => server.with_quota(Arc::clone(quota)),
+                None => server,
+            }
         };
         let any: ListenAddr = "127.0.0.1:0".parse().unwrap();
         let unix = dir.path().join("socket");
@@ -57,6 +74,10 @@ impl Servers {
             .unwrap();
         let http = HttpServer::bind(&any, cache.clone(), HttpOptions::default());
         let http = http.await.unwrap().with_authorizer(authorizer.clone());
+        let http = match &quota {
+            Some(quota) => http.with_quota(Arc::clone(quota)),
+            None => http,
+        };
         let addr = |addr: &ListenAddr| match addr {
             ListenAddr::Tcp(addr) => *addr,
             ListenAddr::Unix(_) => unreachable!("a port was asked for"),
@@ -99,6 +120,8 @@ pub type Sending = h2::SendStream<Bytes>;
 pub struct Ended {
     pub code: i32,
     pub message: String,
+    /// `grpc-status-details-bin`, not decoded.
+    pub details: String,
     /// All that was answered, with the messages' heads.
     pub body: Vec<u8>,
 }
@@ -175,6 +198,7 @@ impl Grpc {
         Some(Ended {
             code: text("grpc-status").parse().unwrap(),
             message: text("grpc-message"),
+            details: text("grpc-status-details-bin"),
             body: data,
         })
     }

@@ -86,10 +86,6 @@ mod tests {
 
         fn end(&self) {}
 
-        fn request(&self) -> Result<()> {
-            Ok(())
-        }
-
         fn moved(&self, _: Direction, bytes: u64) {
             *self.0.lock() += Duration::from_millis(bytes);
         }

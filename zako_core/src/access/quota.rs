@@ -42,12 +42,6 @@ pub trait Account: fmt::Debug + Send + Sync + 'static {
     /// A stream ended.
     fn end(&self);
 
-    /// Counts a request on a stream that has begun.
-    ///
-    /// # Errors
-    /// As for [`begin`](Self::begin).
-    fn request(&self) -> Result<()>;
-
     /// Books bytes that moved, whether there was room for them or not.
     fn moved(&self, direction: Direction, bytes: u64);
 

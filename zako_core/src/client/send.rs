@@ -171,7 +171,11 @@ impl Client {
 }
 
 /// Whether what failed over RDMA is to be tried by gRPC: there it may come through, or be
-/// told with the time to try again.
+/// told with the time to try again, which older servers don't tell over RDMA.
 fn leaves(error: &CasError) -> bool {
-    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::NoSpace)
+    match error.kind() {
+        ErrorKind::Unavailable => true,
+        ErrorKind::NoSpace => error.retry_after().is_none(),
+        _ => false,
+    }
 }

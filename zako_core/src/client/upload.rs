@@ -116,7 +116,8 @@ impl Client {
     ) -> Result<Begun> {
         let rest = digest.size().saturating_sub(offset);
         if let Some(road) = self.rdma_for(rest).filter(|_| rdma) {
-            match self.expose(road, digest, offset).await {
+            // As with a download's.
+            match Box::pin(self.expose(road, digest, offset)).await {
                 Ok(writer) => {
                     let by_rdma = true;
                     return Ok(Begun { writer, by_rdma });

@@ -50,14 +50,15 @@ impl TlsClientIdentity {
     }
 }
 
-impl TlsConnector {
-    /// For connections to `host`. Reads the machine's authorities, if they are to be
-    /// trusted: that takes a while.
-    pub(crate) fn new(host: &str, options: &TlsClientOptions) -> Result<Self, TlsError> {
-        let name = options.server_name.as_deref().unwrap_or(host);
-        let server_name = ServerName::try_from(name.to_owned())
-            .map_err(|_| TlsError::ServerName(name.to_owned()))?;
-        let authorities = match &options.ca {
+impl TlsClientOptions {
+    /// What rustls needs to connect to a server that speaks one of these protocols, by their
+    /// names in ALPN. Reads the machine's authorities, if they are to be trusted: that takes
+    /// a while.
+    ///
+    /// # Errors
+    /// [`TlsError`] if a certificate or a key can't be used.
+    pub fn rustls_config(&self, protocols: &[&[u8]]) -> Result<ClientConfig, TlsError> {
+        let authorities = match &self.ca {
             Some(ca) => certificate::authorities(ca)?,
             None => of_this_machine()?,
         };
@@ -66,7 +67,7 @@ impl TlsConnector {
             .with_protocol_versions(VERSIONS)
             .map_err(other)?
             .with_root_certificates(authorities);
-        let mut config = match &options.identity {
+        let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
             Some(identity) => {
                 let (certified, _) = certificate::certified(&identity.certificates, &identity.key)?;
@@ -74,7 +75,19 @@ impl TlsConnector {
                 builder.with_client_cert_resolver(Arc::new(resolver))
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Ok(config)
+    }
+}
+
+impl TlsConnector {
+    /// For connections to `host`. As slow as
+    /// [`rustls_config`](TlsClientOptions::rustls_config).
+    pub(crate) fn new(host: &str, options: &TlsClientOptions) -> Result<Self, TlsError> {
+        let name = options.server_name.as_deref().unwrap_or(host);
+        let server_name = ServerName::try_from(name.to_owned())
+            .map_err(|_| TlsError::ServerName(name.to_owned()))?;
+        let config = options.rustls_config(&[b"h2"])?;
         Ok(Self {
             connector: Arc::new(config).into(),
             server_name,

@@ -89,7 +89,8 @@ pub fn session() -> SessionOptions {
         pull_slots: 8,
         lent_slots: 8,
         transfers: 4,
-        check_timeout: Duration::from_millis(500),
+        // Reached only where a check is never answered.
+        check_timeout: Duration::from_secs(10),
         ..SessionOptions::default()
     }
 }

@@ -2,10 +2,14 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use zako_protobuf::rdma;
 
 /// Texts of a peer are cut here, in bytes.
 const MESSAGE_BYTES: usize = 1024;
+
+/// Longer details are left out, in bytes.
+const DETAILS_BYTES: usize = 4096;
 
 /// What came of something: success, or why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +20,8 @@ pub struct Status {
     pub message: String,
     /// Bytes of the blob that the one who stores it holds.
     pub held: u64,
+    /// An encoded `google.rpc.Status`, as gRPC sends it beside code and message.
+    pub details: Bytes,
 }
 
 /// The status codes of gRPC; an unknown number is [`Code::Unknown`].
@@ -90,6 +96,7 @@ impl Status {
             code: Code::Ok,
             message: String::new(),
             held,
+            details: Bytes::new(),
         }
     }
 
@@ -99,6 +106,7 @@ impl Status {
             code,
             message: message.into(),
             held: 0,
+            details: Bytes::new(),
         }
     }
 
@@ -106,6 +114,13 @@ impl Status {
     #[must_use]
     pub fn with_held(mut self, held: u64) -> Self {
         self.held = held;
+        self
+    }
+
+    /// Adds what gRPC sends beside code and message; nothing if it is too long.
+    #[must_use]
+    pub fn with_details(mut self, details: &[u8]) -> Self {
+        self.details = bounded(details);
         self
     }
 
@@ -135,6 +150,7 @@ impl From<Status> for rdma::Status {
             code: status.code as i32,
             message: status.message,
             held_bytes: status.held,
+            details: status.details,
         }
     }
 }
@@ -151,7 +167,16 @@ impl From<rdma::Status> for Status {
             code: Code::from_i32(status.code),
             message,
             held: status.held_bytes,
+            details: bounded(&status.details),
         }
+    }
+}
+
+/// Copied, so that they don't keep the message alive that they came in.
+fn bounded(details: &[u8]) -> Bytes {
+    match details.len() {
+        ..=DETAILS_BYTES => Bytes::copy_from_slice(details),
+        _ => Bytes::new(),
     }
 }
 
@@ -175,8 +200,24 @@ mod tests {
             code: 3,
             message: format!("x{message}"),
             held_bytes: 7,
+            ..rdma::Status::default()
         });
         assert_eq!(status.message.len(), MESSAGE_BYTES - 1);
         assert_eq!((status.code, status.held), (Code::InvalidArgument, 7));
+    }
+
+    #[test]
+    fn details_arrive_unless_they_are_too_long() {
+        let told = |length| {
+            let status = rdma::Status {
+                details: vec![7; length].into(),
+                ..rdma::Status::default()
+            };
+            Status::from(status).details.len()
+        };
+        assert_eq!(told(DETAILS_BYTES), DETAILS_BYTES);
+        assert_eq!(told(DETAILS_BYTES + 1), 0);
+        let status = Status::new(Code::NotFound, "").with_details(b"why");
+        assert_eq!(Status::from(rdma::Status::from(status)).details, "why");
     }
 }

@@ -22,6 +22,10 @@ use crate::cache::KeyedUpload;
 /// in one file.
 pub(super) const SMALL: u64 = 1 << 20;
 
+/// Shorter pieces are copied together: each may keep the buffer alive that it was received
+/// in, and a sender that drips would take many times the memory of its bytes.
+const SHARED_FROM: usize = 16 << 10;
+
 /// What came of a content.
 pub(super) enum Gathered {
     /// All of it.
@@ -51,11 +55,17 @@ pub(super) async fn gather(
     }
     let mut held = told.unwrap_or(SMALL);
     let mut shares = vec![shared.memory.share(held).await?];
-    let (mut pieces, mut length) = (VecDeque::new(), 0);
+    let (mut pieces, mut short, mut length) = (VecDeque::new(), BytesMut::new(), 0);
     while let Some(data) = content.next().await? {
         length += data.len() as u64;
-        pieces.push_back(data);
+        if data.len() < SHARED_FROM {
+            short.extend_from_slice(&data);
+        } else {
+            end_short(&mut short, &mut pieces);
+            pieces.push_back(data);
+        }
         if length > most {
+            end_short(&mut short, &mut pieces);
             return Ok(Gathered::More(Begun { pieces, shares }));
         }
         while held < length {
@@ -63,6 +73,7 @@ pub(super) async fn gather(
             held += SMALL;
         }
     }
+    end_short(&mut short, &mut pieces);
     if pieces.len() == 1 {
         let whole = pieces.pop_front().unwrap_or_default();
         return Ok(Gathered::Whole(whole, shares));
@@ -72,6 +83,13 @@ pub(super) async fn gather(
         whole.extend_from_slice(&piece);
     }
     Ok(Gathered::Whole(whole.freeze(), shares))
+}
+
+/// Short pieces that came last become one.
+fn end_short(short: &mut BytesMut, pieces: &mut VecDeque<Bytes>) {
+    if !short.is_empty() {
+        pieces.push_back(short.split().freeze());
+    }
 }
 
 /// What may be stored of a content.

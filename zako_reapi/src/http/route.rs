@@ -50,17 +50,25 @@ pub(super) async fn answer(
     let body = RequestBody::new(&head, body, shared.options.body_idle_timeout);
     let body = body.metered(meter.clone());
     let mut content = Some(Content::new(body));
-    let (routed, pace) = match allowance {
-        Ok(None) => (routed(&shared, caller, &head, &mut content).await, None),
-        Ok(Some(allowance)) => {
-            let pace = |direction| Some(Pace::new(allowance.clone(), direction));
+    let resource = resource(head.uri.path());
+    let looked_for = resource.as_ref().ok().and_then(looked_for);
+    let mut pace = None;
+    let routed = match allowance {
+        Ok(allowance) => {
+            let paced = |direction| Some(Pace::new(allowance.clone()?, direction));
             if let Some(content) = &mut content {
-                content.body.pace = pace(Direction::In);
+                content.body.pace = paced(Direction::In);
             }
-            let routed = routed(&shared, caller, &head, &mut content);
-            (allowance.clone().scope(routed).await, pace(Direction::Out))
+            pace = paced(Direction::Out);
+            // An allocation, since what is some 2 KiB would be moved several times on its way
+            // into the connection.
+            let routed = Box::pin(routed(&shared, caller, resource, &head, &mut content));
+            match allowance {
+                Some(allowance) => allowance.scope(routed).await,
+                None => routed.await,
+            }
         }
-        Err(refusal) => (Err(refusal), None),
+        Err(refusal) => Err(refusal),
     };
     let answer = match routed {
         Ok(answer) => answer,
@@ -72,7 +80,7 @@ pub(super) async fn answer(
         }
     };
     if let Some(meter) = &meter {
-        meter.answered(answer.status(), looked_for(&head));
+        meter.answered(answer.status(), looked_for);
     }
     let answer = answer.map(|body| body.paced(pace));
     answer::finish(answer, head.method == Method::HEAD, busy, meter)
@@ -88,8 +96,8 @@ fn allow(shared: &Shared, head: &Parts, peer: &Peer) -> Result<Option<Allowance>
 }
 
 /// What a request looks for, if it is something that is stored.
-fn looked_for(head: &Parts) -> Option<&'static str> {
-    match resource(head.uri.path()).ok()? {
+fn looked_for(resource: &Resource) -> Option<&'static str> {
+    match resource {
         Resource::Hint | Resource::Status => None,
         Resource::Blob(_) => Some("blob"),
         Resource::Action(_) => Some("action"),
@@ -105,6 +113,7 @@ pub(super) fn is_known(method: &Method) -> bool {
 async fn routed(
     shared: &Arc<Shared>,
     caller: CasResult<Option<Identity>>,
+    resource: Result<Resource, Refusal>,
     head: &Parts,
     content: &mut Option<Content>,
 ) -> Result<Answer, Refusal> {
@@ -115,7 +124,7 @@ async fn routed(
     if head.method == Method::OPTIONS && head.uri.path() == "*" {
         return Ok(answer::options(READ, None));
     }
-    let resource = resource(head.uri.path())?;
+    let resource = resource?;
     rights::check(caller, head, &resource)?;
     if head.method == Method::PUT
         && let Some(content) = content

@@ -191,6 +191,11 @@ impl Http {
         self.unread.is_empty() && !self.read().await
     }
 
+    /// Whether anything has come, or the end; doesn't wait.
+    pub async fn has_said(&mut self) -> bool {
+        !self.unread.is_empty() || futures::poll!(std::pin::pin!(self.read())).is_ready()
+    }
+
     /// Reads what comes to the end; how many bytes that are.
     pub async fn rest(&mut self) -> usize {
         while self.read().await {}

@@ -151,6 +151,8 @@ catalog! {
         "1 when no more calls are taken, since the server shuts down.";
     UPTIME = Gauge "zako.uptime" ["s"] ()
         "How long the server has been there.";
+    CERTIFICATE_EXPIRES = Gauge "zako.tls.certificate.expires" ["s"] ()
+        "When the certificate that the server shows, or one behind it, ends, since 1970; only with TLS.";
     RDMA_SESSIONS = Gauge "zako.rdma.sessions" ["{session}"] ()
         "RDMA sessions alive.";
     RDMA_PINNED = Gauge "zako.rdma.pinned" ["By"] ()

@@ -18,9 +18,9 @@ use super::process::Process;
 const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Where gauges come from, as far as it is there yet.
-#[derive(Debug)]
 pub(super) struct Sources {
     server: Mutex<Option<FiguresReader>>,
+    certificate: Mutex<Option<Expiry>>,
     store: Mutex<Option<Arc<dyn Maintain>>>,
     /// As the store last told; `None` until it has its index.
     usage: Mutex<Option<Usage>>,
@@ -28,11 +28,15 @@ pub(super) struct Sources {
     runtime: Option<Handle>,
 }
 
+/// Tells when what is shown now ends.
+type Expiry = Box<dyn Fn() -> SystemTime + Send>;
+
 impl Sources {
     /// Of the program whose runtime this is called on.
     pub(super) fn new() -> Self {
         Self {
             server: Mutex::default(),
+            certificate: Mutex::default(),
             store: Mutex::default(),
             usage: Mutex::default(),
             runtime: Handle::try_current().ok(),
@@ -41,6 +45,10 @@ impl Sources {
 
     pub(super) fn set_server(&self, server: FiguresReader) {
         *self.server.lock() = Some(server);
+    }
+
+    pub(super) fn set_certificate(&self, expiry: Expiry) {
+        *self.certificate.lock() = Some(expiry);
     }
 
     pub(super) fn set_store(&self, store: Arc<dyn Maintain>) {
@@ -86,6 +94,11 @@ fn server(meter: &Meter, sources: &Arc<Sources>) {
     read_by(catalog::UPTIME, |it| it.uptime.as_secs());
     read_by(catalog::RDMA_SESSIONS, |it| it.rdma_sessions as u64);
     read_by(catalog::RDMA_PINNED, |it| it.rdma_pinned_bytes);
+    let sources = Arc::clone(sources);
+    gauge(meter, catalog::CERTIFICATE_EXPIRES, move || {
+        let expires = sources.certificate.lock().as_ref().map(|tell| tell())?;
+        Some(since_1970(expires))
+    });
 }
 
 fn store(meter: &Meter, sources: &Arc<Sources>) {
@@ -127,8 +140,7 @@ fn process(meter: &Meter, sources: &Arc<Sources>) {
         .with_description(spec.help)
         .with_callback(|at| at.observe(Process::read().cpu_seconds, &[]))
         .build();
-    let began = SystemTime::now().duration_since(UNIX_EPOCH);
-    let began = began.unwrap_or_default().as_secs();
+    let began = since_1970(SystemTime::now());
     gauge(meter, catalog::PROCESS_START, move || Some(began));
 
     let read_by = |spec: Spec, read: fn(&Handle) -> usize| {
@@ -146,4 +158,9 @@ fn process(meter: &Meter, sources: &Arc<Sources>) {
     gauges(meter, catalog::BUILD_INFO, move |at| {
         at.observe(1, &version)
     });
+}
+
+fn since_1970(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
 }

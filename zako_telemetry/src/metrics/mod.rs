@@ -13,7 +13,7 @@ mod store;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::metrics::MeterProvider;
@@ -103,6 +103,11 @@ impl Metrics {
     /// Reads the figures of this server from now on.
     pub fn watch_server(&self, server: FiguresReader) {
         self.0.sources.set_server(server);
+    }
+
+    /// Asks this from now on when the certificate ends that the server shows at the moment.
+    pub fn watch_certificate(&self, expires: impl Fn() -> SystemTime + Send + 'static) {
+        self.0.sources.set_certificate(Box::new(expires));
     }
 
     /// Reads the usage of this store from now on. Keeps it until

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tonic::metadata::{MetadataKey, MetadataMap};
 
 use super::gauges::Sources;
-use crate::{Environment, ExportRuntime, Protocol, Target, TelemetryError};
+use crate::{Environment, ExportRuntime, Protocol, Target, TelemetryError, secure};
 
 /// The task that sends.
 #[derive(Debug)]
@@ -176,22 +176,30 @@ async fn send(
 fn exporter(target: &Target) -> Result<MetricExporter, TelemetryError> {
     let builder = MetricExporter::builder();
     let built = match target.protocol {
-        Protocol::Grpc => builder
-            .with_tonic()
-            .with_endpoint(&target.endpoint)
-            .with_timeout(target.timeout)
-            .with_metadata(metadata(target))
-            .build(),
+        Protocol::Grpc => {
+            let mut builder = builder
+                .with_tonic()
+                .with_endpoint(&target.endpoint)
+                .with_timeout(target.timeout)
+                .with_metadata(metadata(target));
+            if let Some(channel) = secure::channel(target)? {
+                builder = builder.with_channel(channel);
+            }
+            builder.build()
+        }
         Protocol::HttpProtobuf => {
             let headers = target.headers.iter();
             let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            builder
+            let mut builder = builder
                 .with_http()
                 .with_protocol(OtlpProtocol::HttpBinary)
                 .with_endpoint(&target.endpoint)
                 .with_timeout(target.timeout)
-                .with_headers(headers.collect())
-                .build()
+                .with_headers(headers.collect());
+            if let Some(client) = secure::http_client(target)? {
+                builder = builder.with_http_client(client);
+            }
+            builder.build()
         }
     };
     built.map_err(|error| TelemetryError::Exporter(error.to_string()))

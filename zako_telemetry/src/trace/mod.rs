@@ -34,6 +34,7 @@ use self::filter::OfTraces;
 use self::propagate::Carrier;
 use crate::{
     Environment, ExportRuntime, OtlpOptions, Protocol, Signal, Target, TelemetryError, resource,
+    secure,
 };
 
 /// How traces are made.
@@ -191,23 +192,29 @@ fn exporter(target: &Target) -> Result<SpanExporter, TelemetryError> {
                     metadata.insert::<tonic::metadata::MetadataKey<_>>(name, value);
                 }
             }
-            SpanExporter::builder()
+            let mut builder = SpanExporter::builder()
                 .with_tonic()
                 .with_endpoint(&target.endpoint)
                 .with_timeout(target.timeout)
-                .with_metadata(metadata)
-                .build()
+                .with_metadata(metadata);
+            if let Some(channel) = secure::channel(target)? {
+                builder = builder.with_channel(channel);
+            }
+            builder.build()
         }
         Protocol::HttpProtobuf => {
             let headers = target.headers.iter();
             let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            SpanExporter::builder()
+            let mut builder = SpanExporter::builder()
                 .with_http()
                 .with_protocol(OtlpProtocol::HttpBinary)
                 .with_endpoint(&target.endpoint)
                 .with_timeout(target.timeout)
-                .with_headers(headers.collect())
-                .build()
+                .with_headers(headers.collect());
+            if let Some(client) = secure::http_client(target)? {
+                builder = builder.with_http_client(client);
+            }
+            builder.build()
         }
     };
     built.map_err(|error| TelemetryError::Exporter(error.to_string()))

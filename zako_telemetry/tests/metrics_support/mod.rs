@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +31,9 @@ pub struct Measured {
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
+
+/// When the server's certificate ends, if it had one, since 1970.
+const CERTIFICATE: Duration = Duration::from_secs(4_102_444_800);
 
 /// A scrape: samples by name and labels, as they are written.
 pub struct Scrape(pub BTreeMap<String, f64>);
@@ -66,6 +69,7 @@ impl Measured {
         let http_addr = http.local_addr().to_string();
         metrics.watch_server(server.figures());
         metrics.watch_store(Arc::new(store.clone()));
+        metrics.watch_certificate(|| SystemTime::UNIX_EPOCH + CERTIFICATE);
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = futures::FutureExt::shared(async { drop(stopped.await) });
         let serving = tokio::spawn(async move {

@@ -258,6 +258,8 @@ impl Road {
             match said.kind() {
                 ErrorKind::Unauthenticated if !renewed => renewed = true,
                 ErrorKind::Unavailable => return Err(elsewhere(said.clone())),
+                // Its caller has used up what it may, not the road.
+                _ if said.retry_after().is_some() => return Err(elsewhere(said.clone())),
                 kind => {
                     let text = format!("the server refuses RDMA: {}", said.message());
                     return Err(NotOpened {

@@ -3,8 +3,9 @@
 use zako_rdma::session::{Code, SessionError, Status, TransferError};
 
 use crate::Digest;
+use crate::access::Exceeded;
 use crate::cas::{CasError, ErrorKind};
-use crate::client::status::shown;
+use crate::client::status::{from_status, shown};
 
 /// Why a transfer failed.
 #[derive(Debug)]
@@ -59,7 +60,22 @@ fn of_status(status: &Status, digest: &Digest) -> Failure {
     }
     match kind {
         ErrorKind::Unavailable => Failure::Road(error),
+        ErrorKind::NoSpace => Failure::Other(limited(error, status)),
         _ => Failure::Other(error),
+    }
+}
+
+/// What was exceeded, and when to try again, if the server says so.
+fn limited(mut error: CasError, status: &Status) -> CasError {
+    let code = tonic::Code::from_i32(status.code as i32);
+    let told = tonic::Status::with_details(code, "", status.details.clone());
+    let told = from_status(&told);
+    if let Some(exceeded) = Exceeded::of(&told) {
+        error = error.with_source(exceeded.clone());
+    }
+    match told.retry_after() {
+        Some(after) => error.with_retry_after(after),
+        None => error,
     }
 }
 

@@ -12,7 +12,6 @@ use zako_rdma::session::{Code, SessionError};
 
 use super::RdmaRoad;
 use super::rights::Rights;
-use crate::access::Allowance;
 use crate::cas::{CasError, ErrorKind};
 use crate::negotiate::Peer;
 use crate::server::connection::Shared;
@@ -24,8 +23,6 @@ pub(super) struct Admitted {
     pub(super) peer: Arc<Peer>,
     pub(super) road: Arc<RdmaRoad>,
     pub(super) rights: Rights,
-    /// What it may use, if that is limited.
-    pub(super) allowance: Option<Allowance>,
 }
 
 impl Admitted {
@@ -43,13 +40,7 @@ impl Admitted {
         road.check(&peer).map_err(|error| to_status(&error))?;
         let caller = caller(request.extensions());
         let rights = Rights::of(&shared.gate, &peer, caller, request.metadata().as_ref())?;
-        let allowance = request.extensions().get().cloned();
-        Ok(Self {
-            peer,
-            road,
-            rights,
-            allowance,
-        })
+        Ok(Self { peer, road, rights })
     }
 }
 

@@ -48,9 +48,7 @@ impl Probe for ProbeService {
         &self,
         request: Request<Streaming<ProbeRequest>>,
     ) -> Result<Response<Self::RunStream>, Status> {
-        let Admitted {
-            peer, road, rights, ..
-        } = Admitted::of(&self.0, &request)?;
+        let Admitted { peer, road, rights } = Admitted::of(&self.0, &request)?;
         let turn = Turn::take(&road, &peer).map_err(|error| to_status(&error))?;
         tracing::debug!(peer = ?peer.addr(), "a probe of RDMA begins");
         // The probe has a short queue of its own.

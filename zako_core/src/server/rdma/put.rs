@@ -76,7 +76,8 @@ pub(super) async fn take(
 
 /// A status as a session tells it.
 pub(super) fn told(status: &Status) -> session::Status {
-    session::Status::new(Code::from_i32(status.code().into()), status.message())
+    let told = session::Status::new(Code::from_i32(status.code().into()), status.message());
+    told.with_details(status.details())
 }
 
 impl Source for Pulled {

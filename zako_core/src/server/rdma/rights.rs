@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use tonic::Status;
 
-use crate::access::Role;
+use crate::access::{Identity, Role};
 use crate::cas::{CasError, Result};
 use crate::negotiate::{Access, Caller, Gate, Peer, StreamPermit};
 use crate::server::gated::TOKEN;
@@ -16,6 +16,7 @@ use crate::server::status::to_status;
 #[derive(Debug)]
 pub(super) struct Rights {
     caller: Caller,
+    identity: Option<Identity>,
     namespace: String,
     read: Result<StreamPermit>,
     write: Result<StreamPermit>,
@@ -41,6 +42,7 @@ impl Rights {
         let allowed = |access| gate.admit_control(peer, identity.as_ref(), token, access);
         let rights = Self {
             caller,
+            identity: identity.clone(),
             namespace,
             read: allowed(Access::Read),
             write: allowed(Access::Write),
@@ -49,6 +51,11 @@ impl Rights {
             (Err(error), Err(_)) => Err(to_status(error)),
             _ => Ok(rights),
         }
+    }
+
+    /// Who it is, where that is known.
+    pub(super) fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
     }
 
     /// Refuses what the token doesn't allow, or the caller has not (any more) the role for:

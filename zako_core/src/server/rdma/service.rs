@@ -34,8 +34,6 @@ const TRACES: &str = "zako-rdma-trace";
 struct Terms {
     peer: Arc<Peer>,
     rights: Rights,
-    /// What it may use, if that is limited.
-    allowance: Option<Allowance>,
 }
 
 pub(in super::super) struct RdmaService(Arc<Shared>);
@@ -54,18 +52,9 @@ impl Rdma for RdmaService {
         &self,
         request: Request<Streaming<ClientMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let Admitted {
-            peer,
-            road,
-            rights,
-            allowance,
-        } = Admitted::of(&self.0, &request)?;
+        let Admitted { peer, road, rights } = Admitted::of(&self.0, &request)?;
         tracing::debug!(peer = ?peer.addr(), "an RDMA session begins");
-        let terms = Terms {
-            peer,
-            rights,
-            allowance,
-        };
+        let terms = Terms { peer, rights };
         let (outgoing, answers) = mpsc::channel(QUEUE);
         let control = Control::new(outgoing, request.into_inner());
         let session = run(Arc::clone(&self.0), road, control, terms);
@@ -101,10 +90,11 @@ async fn run(
     loop {
         tokio::select! {
             asked = session.next() => match asked {
-                Some(asked) if stopping => refuse(asked, &CasError::new(
-                    ErrorKind::Unavailable,
-                    "the server is stopping",
-                )),
+                Some(asked) if stopping => {
+                    let text = "the server is stopping";
+                    let error = CasError::new(ErrorKind::Unavailable, text);
+                    refuse(asked, &to_status(&error));
+                }
                 Some(asked) => begin(&shared, &terms, &transfers, asked),
                 None => break,
             },
@@ -131,18 +121,19 @@ fn begin(shared: &Arc<Shared>, terms: &Terms, transfers: &TaskTracker, asked: As
         Asked::Put(_) => Access::Write,
     };
     if let Err(error) = terms.rights.check(access) {
-        return refuse(asked, &error);
+        return refuse(asked, &to_status(&error));
     }
     let meter = shared.transfer_meter(&asked, &terms.peer);
-    let allowance = &terms.allowance;
-    if let Some(allowance) = allowance
-        && let Err(error) = allowance.account().request()
-    {
-        if let Some(meter) = &meter {
-            meter.coded(to_status(&error).code());
+    // As a call: by the limits that are in force now.
+    let allowance = match shared.allow(&terms.peer, terms.rights.identity()) {
+        Ok(allowance) => allowance,
+        Err(status) => {
+            if let Some(meter) = &meter {
+                meter.coded(status.code());
+            }
+            return refuse(asked, &status);
         }
-        return refuse(asked, &error);
-    }
+    };
     let pace = |direction| Some(Pace::new(allowance.clone()?, direction));
     let shared = Arc::clone(shared);
     match asked {
@@ -179,8 +170,8 @@ fn of_client(told: Option<&TraceContext>, name: &'static str, digest: &Digest, b
     span::over_rdma(&read, name, digest, bytes)
 }
 
-fn refuse(asked: Asked, error: &CasError) {
-    let status = put::told(&to_status(error));
+fn refuse(asked: Asked, status: &Status) {
+    let status = put::told(status);
     match asked {
         Asked::Get(request) => request.refuse(status),
         Asked::Put(request) => request.refuse(status),

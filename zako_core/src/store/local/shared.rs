@@ -72,6 +72,9 @@ pub(super) const BACKLOG_KIB: usize = 64 << 10;
 /// When a store whose blobs are leased may have room again.
 const RETRY_WHEN_LEASED: Duration = Duration::from_secs(60);
 
+/// When one may have room again whose room is taken for uploads under way.
+const RETRY_WHEN_TAKEN: Duration = Duration::from_secs(1);
+
 impl Shared {
     /// Seconds of the store's clock; never 0, which means "no lease".
     pub(super) fn now(&self) -> u32 {
@@ -199,23 +202,25 @@ impl Shared {
     /// The error for bytes that no room can be made for.
     pub(super) fn full(&self, bytes: u64) -> CasError {
         let (used, limit) = (self.space.used(), self.space.limit());
+        let refused = |text: String| CasError::new(ErrorKind::NoSpace, text);
         let leased = self.ledger.leased(self.now());
         // However little is leased, it may be what eviction stopped at.
         if leased > 0 && bytes <= self.space.most() {
-            return CasError::new(
-                ErrorKind::NoSpace,
-                format!(
-                    "the store is full: {used} of {limit} bytes are used, and {leased} of them \
-                     are leased to clients"
-                ),
-            )
+            return refused(format!(
+                "the store is full: {used} of {limit} bytes are used, and {leased} of them \
+                 are leased to clients"
+            ))
             .with_retry_after(RETRY_WHEN_LEASED);
         }
-        CasError::new(
-            ErrorKind::NoSpace,
-            format!("the store has no room for {bytes} bytes: {used} of {limit} are used"),
-        )
-        .with_path(&self.root)
+        let error = refused(format!(
+            "the store has no room for {bytes} bytes: {used} of {limit} are used"
+        ))
+        .with_path(&self.root);
+        // It would fit but for uploads under way, or for leases that have just ended.
+        match bytes <= limit {
+            true => error.with_retry_after(RETRY_WHEN_TAKEN),
+            false => error,
+        }
     }
 }
 
