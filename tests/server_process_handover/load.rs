@@ -114,7 +114,7 @@ async fn client(grpc: SocketAddr) -> Client {
     let url = format!("http://{grpc}").parse().unwrap();
     let mut options = ClientOptions::default();
     // On a slow machine the last server may take a while to end.
-    options.connect_timeout = Duration::from_secs(120);
+    options.connect_timeout = Duration::from_secs(300);
     Client::connect(&url, options).await.unwrap()
 }
 

@@ -28,7 +28,7 @@ pub(crate) struct Running {
 }
 
 /// How long a child may take before the test gives it up as hung.
-const HUNG: Duration = Duration::from_secs(120);
+const HUNG: Duration = Duration::from_secs(300);
 
 impl Manager {
     pub(crate) fn new() -> Self {
