@@ -38,9 +38,9 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global")]
     pub(crate) config: Option<PathBuf>,
 
-    /// What to log to stderr: error, warn, info, debug, trace, or a filter like
-    /// zako_core=debug [env: ZAKO_LOG] [default: info for serve, warn for put and
-    /// get, else error]
+    /// What to log to stderr: error, warn, info, debug (trace, in a build that is
+    /// not optimised), or a filter like zako_core=debug [env: ZAKO_LOG] [default:
+    /// info for serve, warn for put and get, else error]
     #[arg(long, global = true, value_name = "FILTER", help_heading = "Global")]
     pub(crate) log: Option<String>,
 }
