@@ -171,7 +171,12 @@ impl Shared {
     }
 
     /// What reports a transfer over RDMA when it ends, if anyone listens.
-    pub(super) fn transfer_meter(&self, asked: &Asked, peer: &Arc<Peer>) -> Option<Arc<Meter>> {
+    pub(super) fn transfer_meter(
+        &self,
+        asked: &Asked,
+        peer: &Arc<Peer>,
+        identity: Option<&Identity>,
+    ) -> Option<Arc<Meter>> {
         let observer = Arc::clone(self.observer.as_ref()?);
         let (method, looks_for) = match asked {
             Asked::Get(_) => ("download", Some("blob")),
@@ -179,8 +184,9 @@ impl Shared {
         };
         let (method, peer) = (Arc::from(method), Arc::clone(peer));
         let (interface, kind) = (Interface::Rdma, CallKind::Stream);
+        let identity = identity.cloned();
         Some(Meter::new(
-            observer, interface, kind, method, looks_for, peer, None,
+            observer, interface, kind, method, looks_for, peer, identity,
         ))
     }
 

@@ -123,9 +123,10 @@ fn begin(shared: &Arc<Shared>, terms: &Terms, transfers: &TaskTracker, asked: As
     if let Err(error) = terms.rights.check(access) {
         return refuse(asked, &to_status(&error));
     }
-    let meter = shared.transfer_meter(&asked, &terms.peer);
+    let identity = terms.rights.identity();
+    let meter = shared.transfer_meter(&asked, &terms.peer, identity);
     // As a call: by the limits that are in force now.
-    let allowance = match shared.allow(&terms.peer, terms.rights.identity()) {
+    let allowance = match shared.allow(&terms.peer, identity) {
         Ok(allowance) => allowance,
         Err(status) => {
             if let Some(meter) = &meter {
