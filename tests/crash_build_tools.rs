@@ -20,7 +20,7 @@ use bytes::Bytes;
 use client::{BuildTool, is_full, is_gone};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use server_process::{Place, noise};
+use server_process::{Place, Server, noise};
 use tonic::Status;
 use zako_reapi::digest::{DigestFunction, RemoteDigest};
 
@@ -30,8 +30,16 @@ const TOOLS: usize = 4;
 /// Blobs that each tool makes.
 const BLOBS: usize = 32;
 
-/// For how long what is reported present must stay.
+/// Blobs that each tool uses of a server that has to evict: half of the store has room
+/// for these of all tools, which may be leased, while all that there are don't fit.
+const WINDOW: usize = 8;
+
+/// For how long what is reported present must stay. It does until the minute is over, or
+/// the server: nothing is evicted in a life at whose beginning everything was looked for.
 const LEASE: Duration = Duration::from_secs(1);
+
+/// Between two tries of what found no room.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A server lives for less than so many answers to its load.
 const MOST_WORK: u64 = 40;
@@ -50,8 +58,6 @@ struct Told {
     /// Actions, and the blobs that their results name.
     actions: HashMap<RemoteDigest, Vec<RemoteDigest>>,
     interrupted: u64,
-    /// Answers that there is no room now.
-    refused: u64,
 }
 
 /// The load on a server.
@@ -59,11 +65,20 @@ struct Load {
     blobs: Arc<Vec<Blob>>,
     told: Told,
     evicts: bool,
-    /// Counts what was answered, by all tools.
-    answered: Arc<AtomicU64>,
+    /// What is stored before anything else.
+    wanted: Vec<Blob>,
+    done: Arc<Done>,
 }
 
-fn lives() -> u64 {
+/// What all tools have done.
+#[derive(Default)]
+struct Done {
+    answers: AtomicU64,
+    /// Tools that have stored what they wanted.
+    stored: AtomicU64,
+}
+
+fn lives() -> usize {
     let text = std::env::var("ZAKO_CRASH_LIVES").unwrap_or_else(|_| "20".to_owned());
     text.parse().unwrap()
 }
@@ -91,16 +106,28 @@ impl Load {
     /// Stores, looks, and interrupts until the server is gone.
     async fn run(mut self, mut tool: BuildTool, seed: u64) -> Told {
         let mut rng = StdRng::seed_from_u64(seed);
+        while let Some(blob) = self.wanted.last() {
+            match tool.write(blob).await {
+                Ok(()) => {
+                    self.told.stored.insert(blob.digest);
+                    self.wanted.pop();
+                }
+                Err(status) if is_gone(&status) => return self.told,
+                Err(status) => {
+                    assert!(self.evicts && is_full(&status), "{status:?}");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            self.done.answers.fetch_add(1, Ordering::Relaxed);
+        }
+        self.done.stored.fetch_add(1, Ordering::Relaxed);
         loop {
             match self.step(&mut tool, &mut rng).await {
                 Ok(()) => {}
                 Err(status) if is_gone(&status) => return self.told,
-                Err(status) => {
-                    assert!(self.evicts && is_full(&status), "{status:?}");
-                    self.told.refused += 1;
-                }
+                Err(status) => assert!(self.evicts && is_full(&status), "{status:?}"),
             }
-            self.answered.fetch_add(1, Ordering::Relaxed);
+            self.done.answers.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -125,9 +152,11 @@ impl Load {
                 told.interrupted += 1;
             }
             _ => {
-                let of_it = |digest: &&RemoteDigest| digest.function() == DigestFunction::Sha256;
-                let named = told.stored.iter().filter(of_it).take(5);
-                let named: Vec<RemoteDigest> = named.copied().collect();
+                let of_it = |digest: &RemoteDigest| {
+                    digest.function() == DigestFunction::Sha256 && told.stored.contains(digest)
+                };
+                let named = blobs.iter().map(|blob| blob.digest).filter(of_it);
+                let named: Vec<RemoteDigest> = named.take(5).collect();
                 let action = DigestFunction::Sha256.digest(blob.data.get(..9).unwrap_or(b"x"));
                 // Until it is answered either may be there.
                 told.actions.remove(&action);
@@ -139,12 +168,17 @@ impl Load {
     }
 }
 
-/// Checks a server that nobody uses yet.
-async fn check(tool: &mut BuildTool, blobs: &[Blob], told: &Told, evicts: bool) -> u64 {
+/// Checks a server that nobody uses yet: what it doesn't have.
+async fn check(
+    server: &Server,
+    blobs: &[Blob],
+    told: &Told,
+    evicts: bool,
+) -> HashSet<RemoteDigest> {
+    let mut tool = BuildTool::connect(server.address()).await.unwrap();
     let digests: Vec<RemoteDigest> = blobs.iter().map(|blob| blob.digest).collect();
     let asked = Instant::now();
     let missing = tool.missing(&digests).await.unwrap();
-    let mut lost = 0;
     for blob in blobs {
         if missing.contains(&blob.digest) {
             assert!(
@@ -152,7 +186,6 @@ async fn check(tool: &mut BuildTool, blobs: &[Blob], told: &Told, evicts: bool) 
                 "{} was lost",
                 blob.digest
             );
-            lost += u64::from(told.stored.contains(&blob.digest));
             continue;
         }
         match tool.read(&blob.digest, 0, 0).await.unwrap() {
@@ -172,14 +205,23 @@ async fn check(tool: &mut BuildTool, blobs: &[Blob], told: &Told, evicts: bool) 
             None => assert!(evicts, "the result of {action} was lost"),
         }
     }
-    lost
+    missing
+}
+
+/// Stores all blobs of a tool; there is room for them, if others go.
+async fn fill(server: &Server, blobs: &[Blob]) {
+    let mut tool = BuildTool::connect(server.address()).await.unwrap();
+    for blob in blobs {
+        tool.write(blob).await.unwrap();
+    }
 }
 
 fn partial_files(data: &Path) -> usize {
     std::fs::read_dir(data.join("partial")).unwrap().count()
 }
 
-async fn kill_many(max_size: &str, seed: u64, evicts: bool) -> u64 {
+/// Kills servers of one store; the blobs that were evicted during the lives of those.
+async fn kill_many(max_size: &str, seed: u64, evicts: bool) -> usize {
     let mut rng = StdRng::seed_from_u64(seed);
     let place = Place::new();
     let lease = format!("{}s", LEASE.as_secs());
@@ -188,29 +230,66 @@ async fn kill_many(max_size: &str, seed: u64, evicts: bool) -> u64 {
         .map(|tool| Arc::new(blobs(seed * 100 + tool)))
         .collect();
     let mut told = vec![Told::default(); TOOLS];
-    let mut lost = 0;
-    for _ in 0..lives() {
+    // What of each tool's blobs was not there when it was last looked for.
+    let digests = |blobs: &Arc<Vec<Blob>>| blobs.iter().map(|blob| blob.digest).collect();
+    let mut lacked: Vec<HashSet<RemoteDigest>> = all.iter().map(digests).collect();
+    let mut evicted = 0;
+    if evicts {
+        // Whatever is new needs the room of something else from then on.
         let server = place.serve(&serve);
-        for (blobs, told) in all.iter().zip(&told) {
-            let mut tool = BuildTool::connect(server.address()).await.unwrap();
-            lost += check(&mut tool, blobs, told, evicts).await;
+        for blobs in &all {
+            fill(&server, blobs).await;
         }
-        let answered = Arc::new(AtomicU64::new(0));
+        for ((blobs, told), lacked) in all.iter().zip(&told).zip(&mut lacked) {
+            *lacked = check(&server, blobs, told, evicts).await;
+        }
+        server.stop();
+    }
+    for life in 0..lives() {
+        let server = place.serve(&serve);
+        let makes_room = evicts && life % 2 == 0;
+        if !makes_room {
+            for ((blobs, told), lacked) in all.iter().zip(&told).zip(&mut lacked) {
+                let missing = check(&server, blobs, told, evicts).await;
+                evicted += missing.difference(lacked).count();
+                *lacked = missing;
+            }
+        }
+        let done = Arc::new(Done::default());
         let mut tasks = Vec::new();
         for (blobs, told) in all.iter().zip(&told) {
-            let tool = BuildTool::connect(server.address()).await.unwrap();
+            let used = match makes_room {
+                true => Arc::new(blobs[life / 4 * WINDOW % BLOBS..][..WINDOW].to_vec()),
+                false => Arc::clone(blobs),
+            };
             let load = Load {
-                blobs: Arc::clone(blobs),
+                wanted: match makes_room {
+                    true => used.to_vec(),
+                    false => Vec::new(),
+                },
+                blobs: used,
                 told: told.clone(),
                 evicts,
-                answered: Arc::clone(&answered),
+                done: Arc::clone(&done),
             };
+            let tool = BuildTool::connect(server.address()).await.unwrap();
             tasks.push(tokio::spawn(load.run(tool, rng.random())));
         }
         // Killed after so much work, not after so much time: machines differ. Somewhere
-        // in what is under way then.
+        // in what is under way then; now while room is made, now when it was.
         let work = rng.random_range(1..MOST_WORK);
-        while answered.load(Ordering::Relaxed) < work && tasks.iter().all(|it| !it.is_finished()) {
+        let stored = match life % 4 {
+            0 => TOOLS as u64,
+            _ => 0,
+        };
+        let goes_on = || {
+            let Done {
+                answers,
+                stored: so_far,
+            } = &*done;
+            answers.load(Ordering::Relaxed) < work || so_far.load(Ordering::Relaxed) < stored
+        };
+        while goes_on() && tasks.iter().all(|it| !it.is_finished()) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(Duration::from_micros(rng.random_range(0..10_000))).await;
@@ -219,19 +298,15 @@ async fn kill_many(max_size: &str, seed: u64, evicts: bool) -> u64 {
             *told = task.await.unwrap();
         }
     }
-    let server = place.serve(&serve);
     for (blobs, told) in all.iter().zip(&told) {
-        let mut tool = BuildTool::connect(server.address()).await.unwrap();
-        check(&mut tool, blobs, told, evicts).await;
-        for blob in blobs.iter() {
-            // What was looked for is leased for a second.
-            while let Err(status) = tool.write(blob).await {
-                assert!(evicts && is_full(&status), "{status:?}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+        let server = place.serve(&serve);
+        check(&server, blobs, told, evicts).await;
+        server.stop();
+        // Another one, with no leases.
+        let server = place.serve(&serve);
+        fill(&server, blobs).await;
+        server.stop();
     }
-    server.stop();
     assert_eq!(
         partial_files(&place.data()),
         0,
@@ -240,7 +315,7 @@ async fn kill_many(max_size: &str, seed: u64, evicts: bool) -> u64 {
     assert!(told.iter().any(|told| !told.stored.is_empty()));
     assert!(told.iter().any(|told| !told.actions.is_empty()));
     assert!(told.iter().any(|told| told.interrupted > 0));
-    lost
+    evicted
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,6 +325,6 @@ async fn kill_9_with_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kill_9_while_evicting() {
-    let lost = kill_many("24MiB", 2, true).await;
-    assert!(lost > 0, "nothing was evicted");
+    let evicted = kill_many("24MiB", 2, true).await;
+    assert!(evicted > 0, "nothing was evicted");
 }
