@@ -10,6 +10,7 @@
     missing_docs
 )]
 
+mod open_files;
 mod wire_harness;
 
 use std::fs::File;
@@ -112,6 +113,7 @@ async fn streams_of_a_connection_get_their_own_bytes() {
 
 #[tokio::test]
 async fn more_streams_than_there_is_room_for_are_read() {
+    open_files::raise_limit();
     let stored = Stored::new();
     let mut options = ServerOptions::default();
     options.download_message_bytes = 1_000;
