@@ -14,10 +14,12 @@ mod open_files;
 mod wire_harness;
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{IoSliceMut, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::{ReadWriteFlags, preadv2};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use wire_harness::message::{framed, metadata};
@@ -44,7 +46,7 @@ impl Stored {
             .flat_map(|at| at.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes())
             .collect();
         data.truncate(LENGTH);
-        let mut file = tempfile::tempfile().unwrap();
+        let mut file = file();
         file.write_all(&data).unwrap();
         let file = Arc::new(file);
         let mut cas = MapCas::default();
@@ -60,6 +62,18 @@ impl Stored {
 
     async fn serve(&self, options: ServerOptions) -> Running {
         Running::over(Arc::clone(&self.cas), options).await
+    }
+}
+
+/// A file that may be sent as it is: not every file system that temporary files may be on
+/// tells what is cached (overlayfs doesn't), and memory always does.
+fn file() -> File {
+    let file = tempfile::tempfile().unwrap();
+    let mut byte = [0];
+    let mut buffers = [IoSliceMut::new(&mut byte)];
+    match preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT) {
+        Ok(_) => file,
+        Err(_) => memfd_create("stored", MemfdFlags::CLOEXEC).unwrap().into(),
     }
 }
 
