@@ -18,7 +18,7 @@ use frames::{
 };
 use futures::future::join_all;
 use stalled::{Protocol, SENT, Stalled};
-use target::{MIB, Target, attacker, closed, from, in_time, noise};
+use target::{MIB, Target, attacker, closed, from, in_time, many, noise};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -156,7 +156,7 @@ async fn two_thousand_idle_connections_of_one_address() {
     let target = Target::start(&["--max-connections-per-address", "100"]);
     let files = target.files();
     let mut idle = Vec::new();
-    for at in 0..2000 {
+    for at in 0..many() {
         let port = if at % 2 == 0 {
             target.grpc
         } else {
@@ -200,7 +200,7 @@ async fn a_flood_of_connections_beyond_the_cap() {
     good.works().await;
     let files = target.files();
     let mut flood = Vec::new();
-    for round in 0..2000u32 {
+    for round in 0..many() {
         let host = 10 + (round % 40) as u8;
         let stream = from([127, 0, 0, host], target.grpc).await;
         flood.push(stream.unwrap());

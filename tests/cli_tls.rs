@@ -468,6 +468,10 @@ fn other_machines_are_served_by_tls_or_by_an_explicit_wish() {
         assert!(text.contains("--tls-cert"), "{text}");
         assert!(text.contains("--tls-allow-plaintext"), "{text}");
         assert!(!home.path("data").exists(), "nothing was begun");
+        if more[1].starts_with("[::]") && std::net::TcpListener::bind("[::]:0").is_err() {
+            println!("SKIPPED: there is no IPv6 here to listen on");
+            continue;
+        }
         let more = [listen, &more].concat();
         drop(Serving::start(
             &home,

@@ -58,7 +58,7 @@ impl Authority {
 impl Front {
     /// Speaks `protocol` only, and wants certificates of `clients` if that is given.
     fn new(ours: &Authority, protocol: &str, clients: Option<&Authority>, to: u16) -> Self {
-        let (certificate, key) = ours.issue("localhost");
+        let (certificate, key) = ours.issue("127.0.0.1");
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -103,7 +103,7 @@ impl Front {
 
     /// Has all processes of this home send there.
     fn collects(&self, home: &mut Home, protocol: &str, authority: &Authority) {
-        let url = format!("https://localhost:{}", self.port);
+        let url = format!("https://127.0.0.1:{}", self.port);
         home.write("collectors.pem", &authority.pem);
         home.set("OTEL_EXPORTER_OTLP_ENDPOINT", url);
         home.set("OTEL_EXPORTER_OTLP_PROTOCOL", protocol);

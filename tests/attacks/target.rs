@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngCore;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -39,8 +40,22 @@ pub(crate) struct GoodClient {
     http: Option<TcpStream>,
 }
 
+/// How many connections are many: fewer where this process can't open so many files.
+pub(crate) fn many() -> u32 {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    u32::try_from(limit / 8).map_or(2000, |most| most.min(2000))
+}
+
+/// Attacks come from many sockets of this process, several at a time.
+fn raise_file_limit() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let current = maximum;
+    setrlimit(Resource::Nofile, Rlimit { current, maximum }).unwrap();
+}
+
 impl Target {
     pub(crate) fn start(more: &[&str]) -> Self {
+        raise_file_limit();
         let dir = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_zako"));
         for (name, _) in std::env::vars_os() {

@@ -176,6 +176,10 @@ async fn new_clients(shared: Arc<Shared>, grpc: SocketAddr) {
     }
 }
 
+/// Between two calls that are given a token and don't redeem it: however fast the machine,
+/// fewer of those are outstanding than may be.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// A connection for each call, as of a stock client that tries nothing again.
 async fn channel(grpc: SocketAddr) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{grpc}")).unwrap();
@@ -195,6 +199,7 @@ async fn raw_calls(shared: Arc<Shared>, grpc: SocketAddr) {
         if !shared.go_on("raw gRPC") {
             return;
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

@@ -40,6 +40,10 @@ const THREADS: u64 = 6;
 /// Fewer say nothing.
 const LEAST_SAMPLES: usize = 12;
 
+/// Nor do they in a shorter time: a server that has just started still grows, by more
+/// where there are more cores, and a thread without work goes after ten seconds only.
+const LEAST_SECONDS: f64 = 20.0;
+
 impl Figures {
     /// `None` if the server is gone.
     pub(crate) fn now(site: &Site, start: Instant) -> Option<Self> {
@@ -64,7 +68,8 @@ impl Trend {
     /// Of what was seen after the first quarter, in which a server warms up.
     pub(crate) fn of(figures: &[Figures]) -> Option<Self> {
         let warm = &figures[figures.len() / 4..];
-        if warm.len() < LEAST_SAMPLES {
+        let (first, last) = (warm.first()?, warm.last()?);
+        if warm.len() < LEAST_SAMPLES || last.seconds - first.seconds < LEAST_SECONDS {
             return None;
         }
         let third = warm.len() / 3;

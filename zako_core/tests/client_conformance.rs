@@ -12,7 +12,7 @@ use zako_core::conformance;
 use zako_core::store::MemoryStore;
 use zako_digest::hash;
 
-const ROOM: u64 = 256 << 20;
+const ROOM: u64 = 512 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn over_tcp() {

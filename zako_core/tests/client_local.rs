@@ -20,7 +20,7 @@ use zako_digest::hash;
 
 async fn open(path: &Path) -> LocalStore {
     let mut options = StoreOptions::default();
-    options.max_bytes = Some(256 << 20);
+    options.max_bytes = Some(512 << 20);
     LocalStore::open(path, options).await.unwrap()
 }
 

@@ -50,7 +50,7 @@ async fn a_read_through_pair_whose_near_store_is_small() {
 async fn a_local_store_in_front_of_memory() {
     let folder = tempfile::tempdir().unwrap();
     let mut options = StoreOptions::default();
-    options.max_bytes = Some(256 << 20);
+    options.max_bytes = Some(512 << 20);
     let near = LocalStore::open(folder.path(), options).await.unwrap();
     let near: Arc<dyn Cas> = Arc::new(near);
     // One near store for all: the blobs of the properties are distinct.

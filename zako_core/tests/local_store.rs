@@ -81,7 +81,10 @@ fn disk_usage(folder: &Path) -> u64 {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let entry = entry.unwrap();
-        let metadata = entry.metadata().unwrap();
+        // The store's own threads may have tidied up meanwhile.
+        let Ok(metadata) = entry.metadata() else {
+            continue;
+        };
         bytes += if metadata.is_dir() {
             disk_usage(&entry.path())
         } else {

@@ -17,7 +17,7 @@ use zako_core::server::{Server, ServerOptions};
 use zako_core::store::MemoryStore;
 use zako_core::tls::{ClientAuth, TlsAcceptor, TlsClientOptions, TlsServerOptions};
 
-const ROOM: u64 = 256 << 20;
+const ROOM: u64 = 512 << 20;
 
 fn store() -> Arc<MemoryStore> {
     Arc::new(MemoryStore::new(ROOM))

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod client_support;
+mod open_files;
 mod tls_support;
 
 use std::sync::Arc;
@@ -72,6 +73,7 @@ async fn closed(stream: &mut (impl AsyncReadExt + Unpin)) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_says_nothing_holds_up_nobody() {
+    open_files::raise_limit();
     let authority = Authority::new("ours");
     let tls = TlsAcceptor::new(&authority.server()).unwrap();
     // So long that only being displaced ends them.

@@ -151,6 +151,8 @@ fn read_cached(extent: &FileExtent, room: &mut [u8], left: u64) -> usize {
 
         use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+        use crate::server::sendfile::has_no_disk;
+
         let length = usize::try_from(left).map_or(room.len(), |left| left.min(room.len()));
         let mut buffers = [IoSliceMut::new(&mut room[..length])];
         let read = preadv2(
@@ -160,7 +162,7 @@ fn read_cached(extent: &FileExtent, room: &mut [u8], left: u64) -> usize {
             ReadWriteFlags::NOWAIT,
         );
         match read {
-            Err(Errno::OPNOTSUPP) if is_in_memory(&extent.file) => {
+            Err(Errno::OPNOTSUPP) if has_no_disk(&extent.file) => {
                 use std::os::unix::fs::FileExt;
                 extent.file.read_at(&mut room[..length], extent.offset)
             }
@@ -174,14 +176,6 @@ fn read_cached(extent: &FileExtent, room: &mut [u8], left: u64) -> usize {
         let _ = (extent, room, left);
         0
     }
-}
-
-/// Whether it is in a file system that has no disk to be waited for: tmpfs, which can't be
-/// asked for what is cached.
-#[cfg(target_os = "linux")]
-fn is_in_memory(file: &std::fs::File) -> bool {
-    const TMPFS: i128 = 0x0102_1994;
-    rustix::fs::fstatfs(file).is_ok_and(|stat| i128::from(stat.f_type) == TMPFS)
 }
 
 fn wrong_length(blob: &Blob) -> Status {

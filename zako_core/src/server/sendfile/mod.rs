@@ -10,6 +10,8 @@ mod buf;
 mod slots;
 mod socket;
 
+#[cfg(target_os = "linux")]
+pub(super) use buf::has_no_disk;
 pub(super) use buf::{AnswerBuf, ExtentBuf};
 pub(super) use slots::{Road, SLOT, Slots};
 pub(super) use socket::Socket;
