@@ -78,6 +78,11 @@ impl RequestBody {
 
     /// The next bytes; `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        self.next_after(|| {}).await
+    }
+
+    /// The same; `waits` is called if they have to be waited for.
+    async fn next_after(&mut self, mut waits: impl FnMut()) -> Result<Option<Bytes>, Broken> {
         loop {
             // Most of it has come already: then no timer has to be set.
             let at_hand = match self.goes_on() {
@@ -86,7 +91,10 @@ impl RequestBody {
             };
             let frame = match at_hand {
                 Some(frame) => frame,
-                None => self.wait().await?,
+                None => {
+                    waits();
+                    self.wait().await?
+                }
             };
             match frame {
                 None => return Ok(None),
@@ -157,13 +165,10 @@ impl RequestBody {
     /// A whole body of at most `limit` bytes, in the pieces in which it came. It is held.
     pub(super) async fn pieces(&mut self, limit: usize) -> Result<Pieces, Status> {
         let mut pieces = Pieces::new();
-        while let Some(data) = self.next().await? {
+        while let Some(data) = self.next_after(|| pieces.keep()).await? {
             within(pieces.len() + data.len(), limit)?;
             self.hold(data.len() as u64)?;
             pieces.push(data);
-            if !pieces.is_message() {
-                pieces.keep();
-            }
         }
         Ok(pieces)
     }

@@ -57,15 +57,6 @@ impl Pieces {
         }
     }
 
-    /// Whether the first piece has all of one message.
-    pub(crate) fn is_message(&self) -> bool {
-        let first = self.pieces.front().map_or(&[][..], Bytes::as_ref);
-        let Some(([_, length @ ..], rest)) = first.split_first_chunk::<HEAD_LEN>() else {
-            return false;
-        };
-        u32::from_be_bytes(*length) as usize <= rest.len()
-    }
-
     /// Lets go of the buffer that a short first piece came in: the rest may be long in coming.
     pub fn keep(&mut self) {
         if let [Some(first), None] = [self.pieces.front(), self.pieces.get(1)]
@@ -236,7 +227,7 @@ mod tests {
         pieces.push(buffer.slice(..SHARED_FROM - 1));
         assert!(buffer.is_unique());
         let mut pieces = Pieces::from(buffer.slice(..SHARED_FROM - 1));
-        assert!(!pieces.is_message() && !buffer.is_unique());
+        assert!(!buffer.is_unique());
         pieces.keep();
         assert!(buffer.is_unique());
         pieces.push(Bytes::from_static(&[8; 100]));
