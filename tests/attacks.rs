@@ -17,7 +17,7 @@ use frames::{
     CONTINUATION, END_HEADERS, HEADERS, PING, RST_STREAM, SETTINGS, call, field, frame, hello,
 };
 use futures::future::join_all;
-use stalled::{Protocol, SENT, Stalled};
+use stalled::{Kind, Plan, Stalled};
 use target::{MIB, Target, attacker, closed, from, in_time, many, noise};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -319,17 +319,23 @@ async fn floods_of_settings_and_pings() {
     assert!(grown < 64 * MIB, "{grown} bytes for acknowledgements");
 }
 
-/// Uploads that stall on 100 connections, 32 on each: 960 MB are offered.
-const STALLED: (u32, u32) = (100, 32);
-
 /// What connections and calls take besides the bytes that came, with room to spare.
-const AROUND: u64 = 96 * MIB;
+const AROUND: u64 = 160 * MIB;
 
-/// Clients of one address send what they are let of so many uploads, and never finish; gives
-/// by how many bytes the server has grown, and how many it took.
-async fn stalled(protocol: Protocol, receive: u64) -> (u64, u64) {
+/// What may be sent in all that isn't read.
+const RECEIVE: u64 = 32 * MIB;
+
+/// What calls may hold in all of what they have read.
+const HELD: u64 = 256 * MIB;
+
+/// What uploads may hold in all for the next step that they write.
+const STEPS: u64 = 128 * MIB;
+
+/// Clients of one address send what they are let of so many calls, and never finish; the
+/// server may hold so much of it besides what isn't read.
+async fn stalled(plan: Plan, held: u64) {
     // Nothing is ended for being idle while this lasts.
-    let receive = receive.to_string();
+    let receive = RECEIVE.to_string();
     let options = [
         "--max-receive-memory",
         &receive,
@@ -340,38 +346,67 @@ async fn stalled(protocol: Protocol, receive: u64) -> (u64, u64) {
     let mut good = target.good_client().await;
     good.works().await;
     let peak = target.peak();
-    let (connections, uploads) = STALLED;
-    let stalled = Stalled::begin(target.grpc, protocol, connections, uploads).await;
+    let stalled = Stalled::begin(target.grpc, plan).await;
     // The least window that HTTP/2 has.
     stalled.settled(65_535).await;
     good.works().await;
     let (grown, sent) = (target.peak() - peak, stalled.sent());
     drop(stalled);
     good.works().await;
-    (grown, sent)
+    let most = RECEIVE + u64::from(plan.connections) * 65_536 + held + AROUND;
+    assert!(
+        sent > most + 50 * MIB,
+        "{sent} bytes were sent, and {most} may be held"
+    );
+    assert!(grown < most, "{grown} of {most} bytes, {sent} sent");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_that_stall_on_many_connections() {
-    let receive = 32 * MIB;
-    let (grown, sent) = stalled(Protocol::Own, receive).await;
-    // What isn't read is in the budget, and in a least window for each connection. What is
-    // read belongs to the streams that the server recommends: one or two for a connection
-    // when there are many.
-    let (connections, _) = STALLED;
-    let read = 2 * u64::from(connections) * SENT;
-    let most = receive + u64::from(connections) * 65_536 + read + AROUND;
-    assert!(grown < most, "{grown} of {most} bytes, {sent} sent");
+    let plan = Plan {
+        kind: Kind::Upload,
+        connections: 800,
+        calls: 1,
+    };
+    stalled(plan, HELD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_stall_on_many_connections() {
+    let plan = Plan {
+        kind: Kind::Batch,
+        connections: 800,
+        calls: 1,
+    };
+    stalled(plan, HELD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_stall_on_many_connections() {
+    let plan = Plan {
+        kind: Kind::Request,
+        connections: 100,
+        calls: 10,
+    };
+    stalled(plan, HELD).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_of_build_tools_that_stall_on_many_connections() {
-    let receive = 32 * MIB;
-    let (grown, sent) = stalled(Protocol::ByteStream, receive).await;
-    // All calls together hold 256 MiB of what they have read, and less than 64 KiB of each
-    // that is not counted; who needs more is refused.
-    let (connections, uploads) = STALLED;
-    let windows = u64::from(connections) * 65_536;
-    let most = receive + windows + 256 * MIB + windows * u64::from(uploads) + AROUND;
-    assert!(grown < most, "{grown} of {most} bytes, {sent} sent");
+    let plan = Plan {
+        kind: Kind::Write,
+        connections: 100,
+        calls: 10,
+    };
+    stalled(plan, HELD).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_uploads_that_stall_on_many_connections() {
+    let plan = Plan {
+        kind: Kind::LargeWrite,
+        connections: 100,
+        calls: 12,
+    };
+    stalled(plan, STEPS).await;
 }

@@ -57,7 +57,8 @@ pub(crate) struct LimitsKeys {
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub(crate) max_streams: Option<NonZeroU32>,
 
-    /// What clients of gRPC may send in all that is not read yet
+    /// What clients of gRPC may send in all that is not read yet; a quarter of it, but 256 MiB
+    /// at least, is for what was read and waits for its rest or to be stored
     /// [env: ZAKO_MAX_RECEIVE_MEMORY] [default: 1.0 GiB]
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     #[serde(deserialize_with = "from_text")]

@@ -106,7 +106,9 @@ pub(super) fn bound(options: &mut ServerOptions, config: &LimitsConfig) {
     options.max_connections = config.max_connections.value.get();
     options.max_connections_per_address = config.max_connections_per_address.value.get();
     options.max_streams_per_connection = config.max_streams.value.get();
-    options.max_receive_bytes = config.max_receive_memory.value.0;
+    let receive = config.max_receive_memory.value.0;
+    options.max_receive_bytes = receive;
+    options.max_held_bytes = options.max_held_bytes.max(receive / 4);
     // The configuration has no more than fits.
     let headers = config.max_header_bytes.value.0;
     options.max_header_bytes = u32::try_from(headers).unwrap_or(u32::MAX);

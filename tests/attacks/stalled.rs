@@ -1,4 +1,4 @@
-//! Uploads that begin, send some, and never finish: on many connections, many on each.
+//! Calls that begin, send some, and never finish: on many connections, many on each.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,19 +14,64 @@ use zako_digest::{Digest, Hash};
 
 use super::target::{attacker, in_time};
 
-/// Who sends how.
+/// What is sent a part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    /// `Transport.Upload`, after a token was had.
-    Own,
-    /// `ByteStream.Write`.
-    ByteStream,
+pub(crate) enum Kind {
+    /// `Transport.Upload` of a blob that is collected; with a token.
+    Upload,
+    /// `Batch.BatchUpload`; with a token.
+    Batch,
+    /// A request that generated code reads.
+    Request,
+    /// `ByteStream.Write` of a blob that is collected.
+    Write,
+    /// `ByteStream.Write` of a blob that is written step by step.
+    LargeWrite,
 }
 
-/// How much of each upload is sent; all of it would be three times as much.
-pub(crate) const SENT: u64 = 300_000;
+/// Who stalls how often.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) kind: Kind,
+    pub(crate) connections: u32,
+    /// Calls on each.
+    pub(crate) calls: u32,
+}
 
-const SIZE: u64 = 3 * SENT;
+impl Kind {
+    fn path(self) -> &'static str {
+        match self {
+            Self::Upload => "zako.v1.transport.Transport/Upload",
+            Self::Batch => "zako.v1.batch.Batch/BatchUpload",
+            Self::Request => DETAILS,
+            Self::Write | Self::LargeWrite => "google.bytestream.ByteStream/Write",
+        }
+    }
+
+    /// How much of a call's bulk is sent.
+    fn sent(self) -> u64 {
+        match self {
+            Self::Upload | Self::Batch | Self::Request | Self::Write => 1_000_000,
+            // Less than is hashed and written at once.
+            Self::LargeWrite => 500_000,
+        }
+    }
+
+    /// How much it would be.
+    fn size(self) -> u64 {
+        match self {
+            Self::Upload | Self::Request | Self::Write => 1_020_000,
+            Self::Batch => 4_000_000,
+            Self::LargeWrite => 8_000_000,
+        }
+    }
+
+    fn has_token(self) -> bool {
+        matches!(self, Self::Upload | Self::Batch)
+    }
+}
+
+const DETAILS: &str = "zako.v1.cas.ContentAddressableStorage/GetTransportDetails";
 
 /// After so long, it will never be enough: all of it is a gigabyte through a debug build.
 const HUNG: Duration = Duration::from_secs(300);
@@ -42,13 +87,13 @@ pub(crate) struct Stalled {
 }
 
 impl Stalled {
-    /// Begins so many uploads on each of so many connections.
-    pub(crate) async fn begin(
-        to: SocketAddr,
-        protocol: Protocol,
-        connections: u32,
-        uploads: u32,
-    ) -> Self {
+    /// Begins what is planned.
+    pub(crate) async fn begin(to: SocketAddr, plan: Plan) -> Self {
+        let Plan {
+            kind,
+            connections,
+            calls,
+        } = plan;
         let (mut sent, mut streams) = (Vec::new(), JoinSet::new());
         for connection in 0..connections {
             let builder = h2::client::Builder::new().handshake(attacker(to).await);
@@ -56,17 +101,17 @@ impl Stalled {
             streams.spawn(async move {
                 let _ = driving.await;
             });
-            let token = match protocol {
-                Protocol::Own => Some(token(&client).await),
-                Protocol::ByteStream => None,
+            let token = match kind.has_token() {
+                true => Some(token(&client).await),
+                false => None,
             };
             let moved = Arc::<AtomicU64>::default();
-            for upload in 0..uploads {
-                let number = connection * uploads + upload;
+            for at in 0..calls {
+                let number = connection * calls + at;
                 let (client, moved) = (client.clone(), Arc::clone(&moved));
                 let token = token.clone();
                 streams.spawn(async move {
-                    send(client, protocol, token, number, &moved).await;
+                    send(client, kind, token, number, &moved).await;
                 });
             }
             sent.push(moved);
@@ -92,7 +137,7 @@ impl Stalled {
             }
         };
         let settled = tokio::time::timeout(HUNG, settling).await;
-        settled.expect("more and more is taken of stalled uploads");
+        settled.expect("more and more is taken of stalled calls");
     }
 
     /// How many bytes were taken of all.
@@ -102,23 +147,19 @@ impl Stalled {
     }
 }
 
-/// Sends the beginning of an upload as it is let, and then nothing, until the server ends it.
+/// Sends the beginning of a call as it is let, and then nothing, until the server ends it.
 async fn send(
     client: SendRequest<Bytes>,
-    protocol: Protocol,
+    kind: Kind,
     token: Option<String>,
     number: u32,
     moved: &AtomicU64,
 ) {
-    let path = match protocol {
-        Protocol::Own => "zako.v1.transport.Transport/Upload",
-        Protocol::ByteStream => "google.bytestream.ByteStream/Write",
-    };
-    let Some((answer, mut stream)) = call(client, path, token).await else {
+    let Some((answer, mut stream)) = call(client, kind.path(), token).await else {
         return;
     };
     let sending = async {
-        let mut rest = Bytes::from([head(protocol, number), vec![7; SENT as usize]].concat());
+        let mut rest = Bytes::from([head(kind, number), vec![7; kind.sent() as usize]].concat());
         while !rest.is_empty() {
             stream.reserve_capacity(rest.len());
             let capacity = futures::future::poll_fn(|cx| stream.poll_capacity(cx)).await;
@@ -157,8 +198,7 @@ async fn call(
 
 /// A one-time token for the connection.
 async fn token(client: &SendRequest<Bytes>) -> String {
-    let path = "zako.v1.cas.ContentAddressableStorage/GetTransportDetails";
-    let (answer, mut stream) = call(client.clone(), path, None).await.unwrap();
+    let (answer, mut stream) = call(client.clone(), DETAILS, None).await.unwrap();
     // The only road: gRPC.
     let request = framed(3, &[0x0a, 1, 0]);
     stream.send_data(request.into(), true).unwrap();
@@ -172,35 +212,38 @@ async fn token(client: &SendRequest<Bytes>) -> String {
     words.find(|word| word.len() == 64).unwrap().to_owned()
 }
 
-/// All that comes before an upload's first bytes.
-fn head(protocol: Protocol, number: u32) -> Vec<u8> {
+/// All that comes before the first bytes of the bulk.
+fn head(kind: Kind, number: u32) -> Vec<u8> {
+    let size = kind.size();
     let mut hash = [0; 32];
     hash[..4].copy_from_slice(&number.to_be_bytes());
-    let digest = Digest::new(Hash::from_bytes(hash), SIZE);
-    let (before, field) = match protocol {
-        Protocol::Own => {
+    let digest = Digest::new(Hash::from_bytes(hash), size);
+    // One message that would be all of the blob.
+    let data = |field: u64| [varint(field << 3 | 2), varint(size)].concat();
+    match kind {
+        Kind::Upload => {
             let digest = [
-                number_field(1, SIZE),
+                number_field(1, size),
                 bytes_field(2, digest.hash().as_bytes()),
             ];
             // From the first byte on.
             let resource = [bytes_field(1, &digest.concat()), bytes_field(2, &[])].concat();
             let metadata = bytes_field(1, &resource);
-            (framed(metadata.len() as u64, &metadata), 2)
+            let chunk = data(2);
+            let length = chunk.len() as u64 + size;
+            [
+                framed(metadata.len() as u64, &metadata),
+                framed(length, &chunk),
+            ]
+            .concat()
         }
-        Protocol::ByteStream => (Vec::new(), 10),
-    };
-    let name = match protocol {
-        Protocol::Own => Vec::new(),
-        Protocol::ByteStream => {
-            let name = format!("uploads/u/blobs/{}/{SIZE}", digest.hash());
-            bytes_field(1, name.as_bytes())
+        Kind::Write | Kind::LargeWrite => {
+            let name = format!("uploads/u/blobs/{}/{size}", digest.hash());
+            let fields = [bytes_field(1, name.as_bytes()), data(10)].concat();
+            framed(fields.len() as u64 + size, &fields)
         }
-    };
-    // One message that would be all of the blob.
-    let data = [varint(field << 3 | 2), varint(SIZE)].concat();
-    let length = (name.len() + data.len()) as u64 + SIZE;
-    [before, framed(length, &name), data].concat()
+        Kind::Batch | Kind::Request => framed(size, &[]),
+    }
 }
 
 /// The beginning of a message of this length.

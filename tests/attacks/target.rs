@@ -129,13 +129,17 @@ impl Drop for Target {
 }
 
 impl GoodClient {
-    /// Stores a blob and reads it back over gRPC, and asks the HTTP cache for its status.
+    /// Stores a blob, and two small ones at once, and reads the first one back over gRPC; asks
+    /// the HTTP cache for its status.
     pub(crate) async fn works(&mut self) {
         let data = noise(300_000);
         let digest = zako_digest::hash::bytes(&data);
         in_time("a put", self.client.put(&digest, data.clone()))
             .await
             .unwrap();
+        let small = [noise(1000), noise(1000)].map(|data| (zako_digest::hash::bytes(&data), data));
+        let put = in_time("a batch", self.client.put_batch(small.into())).await;
+        assert!(put.iter().all(Result::is_ok), "{put:?}");
         let read = self.client.fetch(&digest, BlobRange::FULL);
         let read = in_time("a get", read).await.unwrap();
         let read = in_time("its bytes", read.bytes()).await.unwrap();

@@ -17,6 +17,7 @@ use zako_protobuf::batch::{
 };
 
 use super::answer::Inner;
+use super::body::RequestBody;
 use super::connection::Shared;
 use super::entries;
 use super::resource::{digests, some_digest};
@@ -72,7 +73,9 @@ async fn answer_or_refusal(
     let answered = async {
         let (permit, _) = admit(shared, &head, access).await?;
         let receiving = trace::step!("network receive");
-        let request = request_of(shared, body).instrument(receiving).await?;
+        // What was read is held until the call is answered.
+        let mut body = shared.request_body(body, None);
+        let request = request_of(&mut body).instrument(receiving).await?;
         let pieces = match access {
             Access::Write => Pieced::One(Some(upload(shared, request).await?)),
             Access::Read => Pieced::Blobs(download(shared, request).await?),
@@ -87,11 +90,8 @@ async fn answer_or_refusal(
 }
 
 /// The request's body, once it is known not to decode to much more memory.
-async fn request_of(shared: &Shared, body: Body) -> Result<Pieces, Status> {
-    let mut request = shared
-        .request_body(body, None)
-        .pieces(MAX_REQUEST, |_| Ok(()))
-        .await?;
+async fn request_of(body: &mut RequestBody) -> Result<Pieces, Status> {
+    let mut request = body.pieces(MAX_REQUEST).await?;
     if entries::count(request.share()) > entries::MAX_ENTRIES {
         let most = entries::MAX_ENTRIES;
         return Err(bad_request("", format!("a batch has at most {most} blobs")));

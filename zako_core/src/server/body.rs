@@ -13,6 +13,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::deadline;
+use super::memory::{self, PATIENCE, Share};
 use crate::transport::grpc::Pieces;
 
 /// A request's body with all that may end the call while it is awaited.
@@ -24,6 +25,10 @@ pub(super) struct RequestBody {
     idle_timer: Pin<Box<Sleep>>,
     deadline: Option<Pin<Box<Sleep>>>,
     abort: CancellationToken,
+    /// What is held of what came.
+    held: Share,
+    /// Whether the timer looks after the memory that others need, too.
+    hurried: bool,
 }
 
 /// Why no more of a body comes before its end.
@@ -34,6 +39,8 @@ pub enum Broken {
     Gone(Status),
     /// Nothing that counts came for too long.
     Stalled,
+    /// Nothing came just now, and others need the memory of what did.
+    Crowded,
     /// The caller's deadline passed.
     Deadline,
     /// The server shuts down.
@@ -46,6 +53,7 @@ impl RequestBody {
         idle: Duration,
         deadline: Option<Instant>,
         abort: CancellationToken,
+        held: Share,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -55,11 +63,26 @@ impl RequestBody {
             idle_timer: Box::pin(tokio::time::sleep_until(now + idle)),
             deadline: deadline.map(|at| Box::pin(tokio::time::sleep_until(at))),
             abort,
+            held,
+            hurried: false,
         }
+    }
+
+    /// Says that so much of what came is held, until the body is dropped.
+    ///
+    /// # Errors
+    /// As [`Share::grow`].
+    pub(super) fn hold(&mut self, bytes: u64) -> Result<(), Status> {
+        self.held.grow(bytes)
     }
 
     /// The next bytes; `None` at the end of the stream.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Broken> {
+        self.next_after(|| {}).await
+    }
+
+    /// The same; `waits` is called if they have to be waited for.
+    async fn next_after(&mut self, mut waits: impl FnMut()) -> Result<Option<Bytes>, Broken> {
         loop {
             // Most of it has come already: then no timer has to be set.
             let at_hand = match self.goes_on() {
@@ -68,7 +91,10 @@ impl RequestBody {
             };
             let frame = match at_hand {
                 Some(frame) => frame,
-                None => self.wait().await?,
+                None => {
+                    waits();
+                    self.wait().await?
+                }
             };
             match frame {
                 None => return Ok(None),
@@ -100,7 +126,14 @@ impl RequestBody {
             idle_timer,
             deadline,
             abort,
+            held,
+            hurried,
         } = self;
+        let began = Instant::now();
+        if !held.is_empty() && !*hurried {
+            *hurried = true;
+            idle_timer.as_mut().reset(began + PATIENCE);
+        }
         let mut cancelled = pin!(abort.cancelled());
         loop {
             tokio::select! {
@@ -109,11 +142,15 @@ impl RequestBody {
                 () = passed(deadline) => return Err(Broken::Deadline),
                 () = idle_timer.as_mut() => {
                     // Set again only when it fires, not for every frame.
-                    let due = *progress + *idle;
-                    if due <= Instant::now() {
+                    let (now, due) = (Instant::now(), *progress + *idle);
+                    if due <= now {
                         return Err(Broken::Stalled);
                     }
-                    idle_timer.as_mut().reset(due);
+                    if held.is_short() && began + PATIENCE <= now {
+                        return Err(Broken::Crowded);
+                    }
+                    let next = if *hurried { due.min(now + PATIENCE) } else { due };
+                    idle_timer.as_mut().reset(next);
                 }
                 frame = body.frame() => return Ok(frame),
             }
@@ -125,28 +162,24 @@ impl RequestBody {
         self.progress = Instant::now();
     }
 
-    /// A whole body of at most `limit` bytes, in the pieces in which it came. Each is
-    /// held only if `take` agrees to its length.
-    pub(super) async fn pieces(
-        &mut self,
-        limit: usize,
-        mut take: impl FnMut(usize) -> Result<(), Status>,
-    ) -> Result<Pieces, Status> {
+    /// A whole body of at most `limit` bytes, in the pieces in which it came. It is held.
+    pub(super) async fn pieces(&mut self, limit: usize) -> Result<Pieces, Status> {
         let mut pieces = Pieces::new();
-        while let Some(data) = self.next().await? {
+        while let Some(data) = self.next_after(|| pieces.keep()).await? {
             within(pieces.len() + data.len(), limit)?;
-            take(data.len())?;
+            self.hold(data.len() as u64)?;
             pieces.push(data);
         }
         Ok(pieces)
     }
 
-    /// A whole body of at most `limit` bytes.
+    /// A whole body of at most `limit` bytes. It is held.
     pub(super) async fn whole(&mut self, limit: usize) -> Result<Bytes, Status> {
         let Some(first) = self.next().await? else {
             return Ok(Bytes::new());
         };
         within(first.len(), limit)?;
+        self.hold(first.len() as u64)?;
         let Some(second) = self.next().await? else {
             return Ok(first);
         };
@@ -154,6 +187,7 @@ impl RequestBody {
         let mut next = Some(second);
         while let Some(data) = next {
             within(whole.len() + data.len(), limit)?;
+            self.hold(data.len() as u64)?;
             whole.extend_from_slice(&data);
             next = self.next().await?;
         }
@@ -182,6 +216,7 @@ impl From<Broken> for Status {
         match broken {
             Broken::Gone(status) => Self::cancelled(format!("the call broke off: {status}")),
             Broken::Stalled => Self::deadline_exceeded("nothing was sent for too long"),
+            Broken::Crowded => memory::exhausted(),
             Broken::Deadline => deadline::exceeded(),
             Broken::Shutdown => Self::unavailable("the server shuts down"),
         }

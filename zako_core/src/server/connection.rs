@@ -29,6 +29,7 @@ use super::deadline;
 use super::drain::DrainLimit;
 use super::face::{Call, Face};
 use super::idle_body::IdleBody;
+use super::memory::Memory;
 use super::meter::{Meter, Metered};
 use super::methods::Methods;
 use super::options::ServerOptions;
@@ -82,6 +83,8 @@ pub(super) struct Shared {
     pub(super) quota: Option<Arc<dyn Quota>>,
     /// What all connections may have sent that isn't read.
     pub(super) windows: Windows,
+    /// What all calls may hold of what they have read.
+    pub(super) memory: Memory,
     /// Encrypts connections over TCP.
     pub(super) tls: Option<TlsAcceptor>,
     pub(super) began: Instant,
@@ -210,7 +213,7 @@ impl Shared {
         deadline: Option<tokio::time::Instant>,
     ) -> RequestBody {
         let idle = self.options.upload_idle_timeout;
-        RequestBody::new(body, idle, deadline, self.park.clone())
+        RequestBody::new(body, idle, deadline, self.park.clone(), self.memory.share())
     }
 
     pub(super) fn decode_limits(&self) -> DecodeLimits {
@@ -435,7 +438,9 @@ async fn answer(
             let answer = face.answer(call).map(|reply| Ok(reply.0));
             in_time(deadline, answer).await
         } else {
-            let answer = routes.call(request.map(|body| IdleBody::new(body, idle, rests)));
+            let (held, longest) = (shared.memory.share(), shared.options.max_request_bytes);
+            let request = request.map(|body| IdleBody::new(body, idle, rests, longest, held));
+            let answer = routes.call(request);
             in_time(deadline, answer.map_ok(|answer| answer.map(Inner::Body))).await
         }
     };

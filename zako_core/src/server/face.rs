@@ -25,6 +25,7 @@ use super::connection::Shared;
 use super::download::DownloadBody;
 use super::gated;
 use super::idle_body::IdleBody;
+use super::memory::Share;
 use super::meter::Metered;
 use super::sendfile::Road;
 use super::status::bad_frame;
@@ -124,7 +125,9 @@ impl Call {
     /// The call for generated code.
     pub fn into_request(self) -> Request<Body> {
         let idle = self.shared.options.upload_idle_timeout;
-        let body = IdleBody::new(self.body, idle, false);
+        let longest = self.shared.options.max_request_bytes;
+        let held = self.shared.memory.share();
+        let body = IdleBody::new(self.body, idle, false, longest, held);
         Request::from_parts(self.head, Body::new(body))
     }
 
@@ -162,26 +165,22 @@ impl CallBody {
         self.0.progressed();
     }
 
-    /// The one message of a unary call, of at most `limit` bytes, not decoded.
+    /// Counts so many bytes as held by the call, until this is dropped.
     ///
     /// # Errors
-    /// RESOURCE_EXHAUSTED if it is longer; why nothing more comes.
-    pub async fn pieces(&mut self, limit: usize) -> Result<Pieces, Status> {
-        self.pieces_counted(limit, |_| Ok(())).await
+    /// As [`Share::grow`].
+    pub fn hold(&mut self, bytes: u64) -> Result<(), Status> {
+        self.0.hold(bytes)
     }
 
-    /// [`pieces`](Self::pieces), each of which is held only if `take` agrees to its
-    /// length.
+    /// The one message of a unary call, of at most `limit` bytes, not decoded. It is counted
+    /// as held by the call, until this is dropped.
     ///
     /// # Errors
-    /// As [`pieces`](Self::pieces); that of `take`.
-    pub async fn pieces_counted(
-        &mut self,
-        limit: usize,
-        take: impl FnMut(usize) -> Result<(), Status>,
-    ) -> Result<Pieces, Status> {
-        let limit = limit.saturating_add(frame::HEAD_LEN);
-        self.0.pieces(limit, take).await
+    /// RESOURCE_EXHAUSTED if it is longer; UNAVAILABLE if calls hold too much; why nothing more
+    /// comes.
+    pub async fn pieces(&mut self, limit: usize) -> Result<Pieces, Status> {
+        self.0.pieces(limit.saturating_add(frame::HEAD_LEN)).await
     }
 
     /// The one message of a unary call, of at most `limit` bytes. Its `bytes` fields
@@ -198,6 +197,11 @@ impl Answering {
     /// What the server allows in a stream of messages.
     pub fn decode_limits(&self) -> DecodeLimits {
         self.shared.decode_limits()
+    }
+
+    /// What the call holds besides its messages, of the memory of all calls.
+    pub fn share(&self) -> Share {
+        self.shared.memory.share()
     }
 
     /// Tells that so many blobs were looked for, `misses` of them in vain.

@@ -55,6 +55,11 @@ pub struct ServerOptions {
     /// [`connection_window_bytes`](Self::connection_window_bytes), but 64 KiB at least,
     /// as HTTP/2 has it.
     pub max_receive_bytes: u64,
+    /// What calls hold of what they have read, in all: parts of small blobs and of messages of
+    /// which the rest has not come, and those that are being stored (256 MiB). When half of it
+    /// is taken, who holds some and brings nothing for 2 s is refused; no call gets more than
+    /// half of what it leaves.
+    pub max_held_bytes: u64,
     /// What a peer may send on a connection before it is read (4 MiB).
     pub connection_window_bytes: u32,
     /// The headers of a call (16 KiB).
@@ -104,6 +109,7 @@ impl Default for ServerOptions {
             max_frame_bytes: 256 * 1024,
             stream_window_bytes: 1024 * 1024,
             max_receive_bytes: 1 << 30,
+            max_held_bytes: 256 << 20,
             connection_window_bytes: 4 * 1024 * 1024,
             max_header_bytes: 16 * 1024,
             max_message_bytes: 16 * 1024 * 1024,

@@ -23,6 +23,7 @@ use super::face::Face;
 use super::figures::FiguresReader;
 use super::gated::Gated;
 use super::listen::{ListenAddr, Listener};
+use super::memory::Memory;
 use super::methods::Methods;
 use super::rdma::{LONGEST_MESSAGE, ProbeService, RdmaRoad, RdmaService};
 use super::sendfile::Slots;
@@ -81,6 +82,7 @@ impl BoundServer {
                 calls: Calls::new(options.download_idle_timeout),
                 drain: DrainLimit::new(options.drain_timeout),
                 windows: Windows::new(options.max_receive_bytes),
+                memory: Memory::new(options.max_held_bytes),
                 options,
                 rdma: rdma.map(|rdma| Arc::new(RdmaRoad::new(rdma))),
                 methods: observer.as_ref().map(|_| methods(&faces)),

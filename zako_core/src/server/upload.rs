@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use tonic::Status;
 use tracing::Instrument;
 
@@ -14,7 +14,7 @@ use super::status::{bad_frame, bad_request, to_status};
 use crate::cas::{BlobWriter, Cas, CasError, CasExt, ErrorKind, Stored};
 use crate::negotiate::StreamPermit;
 use crate::observe::trace::{self, Parts};
-use crate::transport::grpc::{FrameError, UploadDecoder, UploadEvent};
+use crate::transport::grpc::{FrameError, Pieces, UploadDecoder, UploadEvent};
 use crate::{BlobRange, Digest};
 
 /// A blob up to this size (bytes) is collected and stored at once, so that the
@@ -32,6 +32,9 @@ struct Messages {
 pub(super) trait Source: Send {
     /// The next bytes; `None` after the last ones.
     fn chunk(&mut self) -> impl Future<Output = Result<Option<Bytes>, End>> + Send;
+
+    /// Says that so many bytes of what came are held, until the source is dropped.
+    fn hold(&mut self, bytes: u64) -> Result<(), Status>;
 
     /// Notes that the store has taken some: its time is not the sender's.
     fn progressed(&mut self) {}
@@ -168,15 +171,19 @@ async fn collect(
 ) -> Result<Stored, Status> {
     let digest = counter.digest;
     let mut network = Parts::default();
-    let mut held = Collected::One(Bytes::new());
+    let mut held = Pieces::new();
     let mut next = Some(first);
     let end = loop {
         match next {
             Some(chunk) => {
-                if let Err(end) = counter.add(&chunk) {
+                let room = source.hold(chunk.len() as u64).map_err(End::Park);
+                if let Err(end) = counter.add(&chunk).and(room) {
                     break Err(end);
                 }
                 held.push(chunk);
+                if !counter.is_whole() {
+                    held.keep();
+                }
             }
             None => break counter.finish(),
         }
@@ -188,11 +195,11 @@ async fn collect(
     drop(network);
     match end {
         Ok(()) => cas
-            .put(&digest, held.into_bytes())
+            .put(&digest, whole(held))
             .await
             .map_err(|error| to_status(&error)),
         Err(End::Park(status)) => {
-            if let Err(error) = keep(cas, &digest, held.into_bytes()).await {
+            if let Err(error) = keep(cas, &digest, whole(held)).await {
                 tracing::debug!(%digest, %error, "an interrupted upload could not be parked");
             }
             Err(status)
@@ -281,32 +288,10 @@ async fn pass_on(
     Ok(())
 }
 
-/// The bytes of a small blob; one piece is not copied.
-enum Collected {
-    One(Bytes),
-    Many(BytesMut),
-}
-
-impl Collected {
-    fn push(&mut self, chunk: Bytes) {
-        match self {
-            Self::One(held) if held.is_empty() => *held = chunk,
-            Self::One(held) => {
-                let mut all = BytesMut::with_capacity(held.len() + chunk.len());
-                all.extend_from_slice(held);
-                all.extend_from_slice(&chunk);
-                *self = Self::Many(all);
-            }
-            Self::Many(held) => held.extend_from_slice(&chunk),
-        }
-    }
-
-    fn into_bytes(self) -> Bytes {
-        match self {
-            Self::One(held) => held,
-            Self::Many(held) => held.freeze(),
-        }
-    }
+/// One piece is not copied.
+fn whole(mut pieces: Pieces) -> Bytes {
+    let length = pieces.remaining();
+    pieces.copy_to_bytes(length)
 }
 
 impl Counter {
@@ -316,6 +301,10 @@ impl Counter {
             return Err(self.mismatch("more came"));
         }
         Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.came == self.declared
     }
 
     fn finish(&self) -> Result<(), End> {
@@ -364,6 +353,10 @@ impl Source for Messages {
             Some(UploadEvent::Metadata(_)) => Err(refused("metadata came twice")),
             Some(UploadEvent::Unset) => Err(refused("a message has no payload")),
         }
+    }
+
+    fn hold(&mut self, bytes: u64) -> Result<(), Status> {
+        self.body.hold(bytes)
     }
 
     fn progressed(&mut self) {

@@ -7,7 +7,6 @@ use zako_core::server::{CallBody, bad_frame, bad_request, to_status};
 use zako_core::transport::grpc::Pieces;
 
 use super::fields;
-use super::memory::{Memory, Share};
 use crate::cache::Cache;
 use crate::digest::{DigestFunction, RemoteDigest};
 use crate::proto::{reapi, rpc};
@@ -16,20 +15,16 @@ use crate::proto::{reapi, rpc};
 const ENTRIES: u64 = 2;
 
 /// The request's body, once it is known not to decode to much more memory.
-pub(super) async fn request(
-    body: &mut CallBody,
-    cache: &Cache,
-    memory: &Memory,
-) -> Result<(Pieces, Share), Status> {
+pub(super) async fn request(body: &mut CallBody, cache: &Cache) -> Result<Pieces, Status> {
     let limit = cache.options().max_message_bytes;
-    let (mut request, share) = memory.message(body, limit).await?;
+    let mut request = body.pieces(limit).await?;
     let message = request.share().unframed();
     let message = message.map_err(bad_frame)?;
     let most = fields::MAX_ENTRIES;
     if fields::count(message, ENTRIES)? > most {
         return Err(bad_request("", format!("a batch has at most {most} blobs")));
     }
-    Ok((request, share))
+    Ok(request)
 }
 
 /// Bounds the sum of the blobs' sizes.

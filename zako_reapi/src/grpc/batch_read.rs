@@ -7,7 +7,6 @@ use zako_core::cas::{CasError, ErrorKind};
 use zako_core::server::{Call, Reply, bad_frame};
 use zako_core::transport::grpc::BatchWriter;
 
-use super::memory::Memory;
 use super::{Refused, batch, request, rights};
 use crate::cache::Cache;
 use crate::compression::{SHORTEST, compress_all};
@@ -15,11 +14,11 @@ use crate::digest::{DigestFunction, RemoteDigest};
 use crate::proto::reapi::batch_read_blobs_response::Response;
 use crate::proto::reapi::{BatchReadBlobsRequest, Digest, compressor};
 
-pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
+pub(super) async fn answer(cache: &Cache, call: Call) -> Result<Reply, Refused> {
     let caller = call.caller();
     rights::check_somewhere(&caller, Role::Read)?;
     let (mut body, answering) = call.open()?;
-    let (request, _share) = batch::request(&mut body, cache, memory).await?;
+    let request = batch::request(&mut body, cache).await?;
     let request: BatchReadBlobsRequest = request.unary().map_err(bad_frame)?;
     rights::check(&caller, &request.instance_name, Role::Read)?;
     let function = request::function(request.digest_function)?;

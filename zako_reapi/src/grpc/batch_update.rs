@@ -4,9 +4,8 @@ use bytes::Bytes;
 use tonic::{Code, Status};
 use zako_core::access::Role;
 use zako_core::cas::{CasError, ErrorKind, Result};
-use zako_core::server::{Call, Reply, bad_frame};
+use zako_core::server::{Call, CallBody, Reply, bad_frame};
 
-use super::memory::{Memory, Share};
 use super::{Refused, batch, request, rights};
 use crate::cache::Cache;
 use crate::compression::decompress;
@@ -26,21 +25,21 @@ struct Sent {
     zstd: bool,
 }
 
-pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
+pub(super) async fn answer(cache: &Cache, call: Call) -> Result<Reply, Refused> {
     let caller = call.caller();
     rights::check_somewhere(&caller, Role::Write)?;
     let (mut body, _) = call.open()?;
-    let (request, mut share) = batch::request(&mut body, cache, memory).await?;
+    let request = batch::request(&mut body, cache).await?;
     let request: BatchUpdateBlobsRequest = request.unary().map_err(bad_frame)?;
     rights::check(&caller, &request.instance_name, Role::Write)?;
     let function = request::function(request.digest_function)?;
-    let responses = update(cache, &mut share, function, request.requests).await?;
+    let responses = update(cache, &mut body, function, request.requests).await?;
     Ok(Reply::message(&BatchUpdateBlobsResponse { responses }))
 }
 
 async fn update(
     cache: &Cache,
-    share: &mut Share,
+    body: &mut CallBody,
     function: Option<DigestFunction>,
     requests: Vec<Request>,
 ) -> Result<Vec<Response>, Status> {
@@ -58,7 +57,7 @@ async fn update(
     }
     let most = cache.options().max_batch_bytes.max(ACCEPTED);
     batch::within(most, sent.iter().flatten().map(Sent::size))?;
-    share.grow(sent.iter().flatten().map(Sent::unpacked).sum())?;
+    body.hold(sent.iter().flatten().map(Sent::unpacked).sum())?;
     let blobs = unpack(sent).await?;
     let (mut good, mut places) = (Vec::with_capacity(blobs.len()), Vec::new());
     for (at, blob) in blobs.into_iter().enumerate() {

@@ -13,7 +13,6 @@ use zako_core::transport::grpc::Pieces;
 use zako_core::transport::grpc::frame::HEAD_LEN;
 
 use super::fields::{self, Value, malformed};
-use super::memory::Memory;
 use super::{Refused, rights};
 use crate::cache::Cache;
 use crate::digest::{DigestFunction, RemoteDigest};
@@ -42,12 +41,12 @@ struct Found {
     misses: u64,
 }
 
-pub(super) async fn answer(cache: &Cache, memory: &Memory, call: Call) -> Result<Reply, Refused> {
+pub(super) async fn answer(cache: &Cache, call: Call) -> Result<Reply, Refused> {
     let caller = call.caller();
     rights::check_somewhere(&caller, Role::Read)?;
     let (mut body, answering) = call.open()?;
     let limit = cache.options().max_message_bytes;
-    let (request, _share) = memory.message(&mut body, limit).await?;
+    let request = body.pieces(limit).await?;
     let mut request = request.unframed().map_err(bad_frame)?;
     if caller.matters() {
         rights::check(&caller, &instance(&mut request.share())?, Role::Read)?;

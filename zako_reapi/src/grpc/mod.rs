@@ -11,7 +11,6 @@ mod cas;
 mod chunks;
 mod fields;
 mod find_missing;
-mod memory;
 mod request;
 mod resource_name;
 mod rights;
@@ -24,7 +23,6 @@ use futures::future::BoxFuture;
 use tonic::Status;
 use zako_core::server::{Call, Face, Reply};
 
-use self::memory::Memory;
 use crate::cache::Cache;
 use crate::proto;
 
@@ -39,14 +37,12 @@ const PUSH: &str = "build.bazel.remote.asset.v1.Push";
 #[derive(Debug)]
 pub struct RemoteExecutionFace {
     cache: Cache,
-    memory: Memory,
 }
 
 impl RemoteExecutionFace {
     /// The face over this cache.
     pub fn new(cache: Cache) -> Self {
-        let memory = Memory::new();
-        Self { cache, memory }
+        Self { cache }
     }
 }
 
@@ -73,11 +69,11 @@ impl Face for RemoteExecutionFace {
         async move {
             let mut path = call.path().split('/').skip(1);
             let (service, method) = (path.next(), path.next().unwrap_or_default().to_owned());
-            let (cache, memory, method) = (&self.cache, &self.memory, &*method);
+            let (cache, method) = (&self.cache, &*method);
             let answer = match service {
-                Some(BYTE_STREAM) => bytestream::answer(cache, memory, method, call).await,
+                Some(BYTE_STREAM) => bytestream::answer(cache, method, call).await,
                 Some(CAS) if method == "GetTree" => tree::answer(cache, call).await,
-                Some(CAS) => cas::answer(cache, memory, method, call).await,
+                Some(CAS) => cas::answer(cache, method, call).await,
                 Some(ACTION_CACHE) => action_cache::answer(cache, method, call).await,
                 Some(CAPABILITIES) => capabilities::answer(cache, method, call).await,
                 Some(FETCH | PUSH) => asset::answer(cache, method, call).await,

@@ -12,6 +12,7 @@ use zako_rdma::session::{self, Code, Pull, PutRequest, TransferError};
 use crate::access::Pace;
 use crate::cas::{CasError, ErrorKind};
 use crate::server::connection::Shared;
+use crate::server::memory::Share;
 use crate::server::meter::Meter;
 use crate::server::status::to_status;
 use crate::server::upload::{self, End, Source};
@@ -24,6 +25,7 @@ struct Pulled {
     park: CancellationToken,
     meter: Option<Arc<Meter>>,
     pace: Option<Pace>,
+    held: Share,
 }
 
 /// Takes one upload.
@@ -51,6 +53,7 @@ pub(super) async fn take(
         park: shared.park.clone(),
         pace,
         meter: meter.clone(),
+        held: shared.memory.share(),
     };
     let stored = match source.chunk().await {
         Ok(first) => {
@@ -81,6 +84,10 @@ pub(super) fn told(status: &Status) -> session::Status {
 }
 
 impl Source for Pulled {
+    fn hold(&mut self, bytes: u64) -> Result<(), Status> {
+        self.held.grow(bytes)
+    }
+
     async fn chunk(&mut self) -> Result<Option<Bytes>, End> {
         let unavailable =
             |text: String| End::Park(to_status(&CasError::new(ErrorKind::Unavailable, text)));

@@ -148,6 +148,7 @@ pub(super) fn prepare(root: &Path, options: StoreOptions) -> Result<Arc<Shared>>
         ghosts: Mutex::new(ghosts),
         pool: Arc::default(),
         backlog: Arc::new(Semaphore::new(BACKLOG_KIB)),
+        held_for_steps: Arc::default(),
         sequence: AtomicU64::new(1),
         file_number: AtomicU32::new(1),
         closed: AtomicBool::new(false),

@@ -45,6 +45,8 @@ pub(super) struct Shared {
     pub(super) pool: Arc<BufferPool>,
     /// Bounds the bytes that wait for the committer, in KiB.
     pub(super) backlog: Arc<Semaphore>,
+    /// Bytes that uploads hold to write them in longer steps.
+    pub(super) held_for_steps: Arc<AtomicU64>,
     /// The number of the next record.
     pub(super) sequence: AtomicU64,
     /// The number of the next large file.

@@ -4,6 +4,7 @@
 //! next one is collected; another shows it to the witness, which may be slower than
 //! both. No thread waits for a slow client.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -22,6 +23,10 @@ const STEP: usize = 512 << 10;
 /// Smaller pieces are copied together.
 const COPY_BELOW: usize = 64 << 10;
 
+/// What all uploads of a store may hold for their next steps, in bytes. Beyond it a step is
+/// what was given at once, however short: many uploads that stand still hold nothing.
+const MOST_HELD: u64 = 128 << 20;
+
 /// An upload and what is collected for it.
 pub(super) struct Steps {
     store: LocalStore,
@@ -31,6 +36,7 @@ pub(super) struct Steps {
     /// Collected for the next step.
     pending: Vec<Bytes>,
     pending_bytes: usize,
+    held_memory: Held,
     /// Small pieces behind those, copied together.
     tail: BytesMut,
     held: u64,
@@ -41,6 +47,12 @@ pub(super) struct Steps {
     /// How many bytes the witness saw: more than are written, when a step has to be
     /// written again.
     seen: u64,
+}
+
+/// The memory that an upload holds for a step, counted together with that of all uploads.
+struct Held {
+    bytes: u64,
+    all: Arc<AtomicU64>,
 }
 
 /// The witness of an upload; none for most.
@@ -63,11 +75,12 @@ impl Steps {
         Self {
             watch: Watch::Idle(upload.witness.take()),
             seen: upload.length(),
+            held_memory: Held::none(&store.shared.held_for_steps),
+            pending_bytes: 0,
             store,
             name: upload.name(),
             most: upload.most(),
             pending: Vec::new(),
-            pending_bytes: 0,
             tail: BytesMut::new(),
             held: upload.length(),
             relieved: false,
@@ -81,7 +94,7 @@ impl Steps {
 
     pub(super) async fn write(&mut self, data: Bytes) -> Result<()> {
         self.collect(data)?;
-        if self.pending_bytes >= STEP {
+        if self.pending_bytes >= STEP || self.held_memory.is_short() {
             self.flush().await?;
         }
         Ok(())
@@ -105,7 +118,15 @@ impl Steps {
             // A small piece may be all that keeps a large receive buffer alive.
             self.tail.extend_from_slice(&data);
         }
+        self.count();
         Ok(())
+    }
+
+    /// Counts the memory of what is collected.
+    fn count(&mut self) {
+        let pieces: usize = self.pending.iter().map(Bytes::len).sum();
+        let bytes = pieces + self.tail.capacity();
+        self.held_memory.set(bytes as u64);
     }
 
     /// The upload with all bytes written, and room for what its file takes more.
@@ -154,6 +175,7 @@ impl Steps {
                     self.relieved = true;
                     self.pending_bytes += unwritten.iter().map(Bytes::len).sum::<usize>();
                     self.pending.splice(0..0, unwritten);
+                    self.count();
                     State::Idle(upload)
                 }
                 Ok((upload, _, Err(error))) => State::Failed(Some(upload), error),
@@ -177,6 +199,10 @@ impl Steps {
     async fn flush(&mut self) -> Result<()> {
         self.settle().await?;
         self.pending.extend(take_tail(&mut self.tail));
+        if self.held_memory.is_short() {
+            // What is left of its buffer goes with the last bytes in it.
+            self.tail = BytesMut::new();
+        }
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -200,13 +226,19 @@ impl Steps {
     /// No await lies between taking the upload out and putting the step in, so a
     /// dropped future can't lose it.
     fn spawn_step(&mut self) {
-        let (pending, bytes) = (std::mem::take(&mut self.pending), self.pending_bytes);
-        self.pending_bytes = 0;
+        let mut pending = std::mem::take(&mut self.pending);
+        let bytes = std::mem::take(&mut self.pending_bytes) as u64;
+        let held = self.held_memory.take();
         self.show(&pending);
         let failed = State::Failed(None, panicked());
         self.state = match std::mem::replace(&mut self.state, failed) {
             State::Idle(mut upload) => State::Busy(spawn(move || {
-                let written = upload.write(&pending, bytes as u64);
+                let written = upload.write(&pending, bytes);
+                if written.is_ok() {
+                    // Nobody may ask for the outcome for long.
+                    pending = Vec::new();
+                }
+                drop(held);
                 (upload, pending, written)
             })),
             other => other,
@@ -268,6 +300,38 @@ impl Steps {
             State::Failed(upload, _) => (upload, outcome),
             State::Busy(_) => (None, outcome),
         }
+    }
+}
+
+impl Held {
+    fn none(all: &Arc<AtomicU64>) -> Self {
+        let all = Arc::clone(all);
+        Self { bytes: 0, all }
+    }
+
+    /// From now on so much.
+    fn set(&mut self, bytes: u64) {
+        // Wraps around where it is less than before, and so does the sum.
+        let more = bytes.wrapping_sub(self.bytes);
+        self.all.fetch_add(more, Ordering::Relaxed);
+        self.bytes = bytes;
+    }
+
+    /// All of it, and nothing in its place.
+    fn take(&mut self) -> Self {
+        let none = Self::none(&self.all);
+        std::mem::replace(self, none)
+    }
+
+    /// Whether uploads hold as much as they may.
+    fn is_short(&self) -> bool {
+        self.all.load(Ordering::Relaxed) > MOST_HELD
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 

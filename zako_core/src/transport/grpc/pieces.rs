@@ -50,10 +50,21 @@ impl Pieces {
             return;
         }
         if piece.len() < SHARED_FROM && !is_first {
-            self.short.extend_from_slice(&piece);
+            self.push_short(&piece);
         } else {
             self.end_short();
             self.pieces.push_back(piece);
+        }
+    }
+
+    /// Lets go of the buffer that a short first piece came in: the rest may be long in coming.
+    pub fn keep(&mut self) {
+        if let [Some(first), None] = [self.pieces.front(), self.pieces.get(1)]
+            && first.len() < SHARED_FROM
+            && self.short.is_empty()
+        {
+            self.short = BytesMut::from(&**first);
+            self.pieces.clear();
         }
     }
 
@@ -66,6 +77,12 @@ impl Pieces {
             short: BytesMut::new(),
             len: self.len,
         }
+    }
+
+    /// The pieces, one after the other.
+    pub(crate) fn into_parts(mut self) -> VecDeque<Bytes> {
+        self.end_short();
+        self.pieces
     }
 
     /// Reads the one message of a unary call's whole body.
@@ -97,9 +114,24 @@ impl Pieces {
         Ok(self)
     }
 
+    /// Copies into blocks of one size: one buffer that grows would be copied again and again,
+    /// and take twice what is in it.
+    fn push_short(&mut self, mut piece: &[u8]) {
+        let room = SHARED_FROM.saturating_sub(self.short.len());
+        if piece.len() > room {
+            let (now, later) = piece.split_at(room);
+            self.short.extend_from_slice(now);
+            self.end_short();
+            self.short.reserve(SHARED_FROM);
+            piece = later;
+        }
+        self.short.extend_from_slice(piece);
+    }
+
     fn end_short(&mut self) {
         if !self.short.is_empty() {
-            self.pieces.push_back(self.short.split().freeze());
+            self.pieces
+                .push_back(std::mem::take(&mut self.short).freeze());
         }
     }
 }
@@ -194,6 +226,17 @@ mod tests {
         let mut pieces = Pieces::from(Bytes::from_static(b"first"));
         pieces.push(buffer.slice(..SHARED_FROM - 1));
         assert!(buffer.is_unique());
+        let mut pieces = Pieces::from(buffer.slice(..SHARED_FROM - 1));
+        assert!(!buffer.is_unique());
+        pieces.keep();
+        assert!(buffer.is_unique());
+        pieces.push(Bytes::from_static(&[8; 100]));
+        assert_eq!(
+            pieces
+                .copy_to_bytes(SHARED_FROM + 99)
+                .slice(..SHARED_FROM - 1),
+            buffer[1..]
+        );
     }
 
     #[test]

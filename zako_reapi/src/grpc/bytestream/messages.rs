@@ -1,6 +1,7 @@
 //! The messages of a write as they arrive.
 
 use bytes::Bytes;
+use tonic::Status;
 use zako_core::server::CallBody;
 use zako_core::transport::grpc::{DecodeLimits, WriteDecoder, WriteEvent, WriteHead};
 
@@ -141,6 +142,10 @@ impl Source for Messages {
 
     fn finished(&self) -> bool {
         self.finished == Finished::Yes
+    }
+
+    fn hold(&mut self, bytes: u64) -> Result<(), Status> {
+        self.body.hold(bytes)
     }
 
     fn waited(&mut self) {

@@ -11,7 +11,6 @@ use zako_core::access::Role;
 use zako_core::cas::{Lease, Result};
 use zako_core::server::{Call, Reply, to_status};
 
-use super::memory::Memory;
 use super::resource_name::{BlobName, Encoding, MAX_NAME, instance};
 use super::{Refused, rights, unknown_method};
 use crate::cache::Cache;
@@ -22,12 +21,7 @@ use crate::proto::bytestream::{
 /// The longest request: a name and two numbers.
 const MAX_REQUEST: usize = MAX_NAME + 64;
 
-pub(super) async fn answer(
-    cache: &Cache,
-    memory: &Memory,
-    method: &str,
-    call: Call,
-) -> Result<Reply, Refused> {
+pub(super) async fn answer(cache: &Cache, method: &str, call: Call) -> Result<Reply, Refused> {
     let caller = call.caller();
     rights::check_somewhere(&caller, role(method))?;
     let (mut body, answering) = call.open()?;
@@ -35,13 +29,13 @@ pub(super) async fn answer(
         "Read" => {
             let request: ReadRequest = body.message(MAX_REQUEST).await?;
             rights::check(&caller, instance(&request.resource_name), Role::Read)?;
-            Ok(read::answer(cache, memory, &request, answering).await?)
+            Ok(read::answer(cache, &request, answering).await?)
         }
         "Write" => {
             let limits = answering.decode_limits();
-            let (cache, share) = (cache.clone(), memory.share());
+            let cache = cache.clone();
             // When the caller goes away, what came must still be put aside.
-            let upload = async move { write::receive(&cache, &caller, share, body, limits).await };
+            let upload = async move { write::receive(&cache, &caller, body, limits).await };
             let committed_size = answering.upload(upload).await??;
             Ok(Reply::message(&WriteResponse { committed_size }))
         }

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 use zako_core::cas::Blob;
-use zako_core::server::to_status;
+use zako_core::server::{Share, to_status};
 
-use super::super::memory::Share;
 use crate::compression::Compressor;
 
 /// A blob on its way through zstd.

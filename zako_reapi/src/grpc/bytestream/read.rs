@@ -5,7 +5,6 @@ use zako_core::BlobRange;
 use zako_core::server::{Answering, Reply, bad_request, to_status};
 use zako_core::transport::grpc::frame::PayloadField;
 
-use super::super::memory::Memory;
 use super::super::resource_name::{BlobName, Encoding};
 use super::pack::pack;
 use crate::cache::Cache;
@@ -13,7 +12,6 @@ use crate::proto::bytestream::ReadRequest;
 
 pub(super) async fn answer(
     cache: &Cache,
-    memory: &Memory,
     request: &ReadRequest,
     answering: Answering,
 ) -> Result<Reply, Status> {
@@ -25,7 +23,7 @@ pub(super) async fn answer(
     match encoding {
         Encoding::Identity => Ok(answering.blob(blob, PayloadField::ByteStream)),
         Encoding::Zstd => {
-            let packed = pack(blob, memory.share())?;
+            let packed = pack(blob, answering.share())?;
             Ok(answering.payloads(packed, PayloadField::ByteStream))
         }
     }

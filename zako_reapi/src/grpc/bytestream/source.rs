@@ -13,6 +13,9 @@ pub(super) trait Source: Send {
     /// Whether the sender said that the blob is whole.
     fn finished(&self) -> bool;
 
+    /// Says that so many bytes are held for the upload, until the source is dropped.
+    fn hold(&mut self, bytes: u64) -> Result<(), Status>;
+
     /// Notes that it waited for the store: that time is not the sender's.
     fn waited(&mut self);
 

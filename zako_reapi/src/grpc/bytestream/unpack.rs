@@ -1,9 +1,9 @@
 //! The bytes of a blob that is sent compressed.
 
 use bytes::Bytes;
+use tonic::Status;
 use zako_core::server::bad_request;
 
-use super::super::memory::Share;
 use super::messages::Messages;
 use super::source::{End, Source};
 use crate::compression::{Decompressor, Window};
@@ -18,19 +18,17 @@ pub(super) struct Unpack {
     size: u64,
     /// Set up when the first bytes tell what memory that takes.
     decompressor: Option<Decompressor>,
-    share: Share,
     /// What came and is not decompressed.
     input: Bytes,
 }
 
 impl Unpack {
     /// What `messages` bring of a blob of `size` bytes.
-    pub(super) fn new(messages: Messages, size: u64, share: Share) -> Self {
+    pub(super) fn new(messages: Messages, size: u64) -> Self {
         Self {
             messages,
             size,
             decompressor: None,
-            share,
             input: Bytes::new(),
         }
     }
@@ -46,7 +44,7 @@ impl Unpack {
         }
         let window = Window::of(&self.input);
         let memory = window.memory(self.size);
-        self.share.grow(memory).map_err(End::Park)?;
+        self.messages.hold(memory).map_err(End::Park)?;
         let mut decompressor = Decompressor::new(window).map_err(wrong)?;
         let data = decompressor.step(&mut self.input).map_err(wrong);
         self.decompressor = Some(decompressor);
@@ -90,6 +88,10 @@ impl Source for Unpack {
 
     fn finished(&self) -> bool {
         self.messages.finished()
+    }
+
+    fn hold(&mut self, bytes: u64) -> Result<(), Status> {
+        self.messages.hold(bytes)
     }
 
     fn waited(&mut self) {

@@ -10,7 +10,6 @@ use zako_core::negotiate::Caller;
 use zako_core::server::{CallBody, bad_request, to_status};
 use zako_core::transport::grpc::{DecodeLimits, Pieces};
 
-use super::super::memory::Share;
 use super::super::resource_name::{BlobName, Encoding};
 use super::super::rights;
 use super::messages::Messages;
@@ -46,7 +45,6 @@ struct Counter {
 pub(super) async fn receive(
     cache: &Cache,
     caller: &Caller,
-    share: Share,
     body: CallBody,
     limits: DecodeLimits,
 ) -> Result<i64, Status> {
@@ -63,7 +61,7 @@ pub(super) async fn receive(
     let start = messages.offset();
     match encoding {
         Encoding::Identity => {
-            let stored = store(cache, share, &mut messages, &digest, start).await?;
+            let stored = store(cache, &mut messages, &digest, start).await?;
             Ok(size(match stored {
                 Outcome::Whole => digest.size(),
                 Outcome::Parked(held) => held,
@@ -74,8 +72,8 @@ pub(super) async fn receive(
             "a compressed write begins at 0: what came before is not kept",
         )),
         Encoding::Zstd => {
-            let mut unpack = Unpack::new(messages, digest.size(), share.sibling());
-            let stored = store(cache, share, &mut unpack, &digest, 0).await?;
+            let mut unpack = Unpack::new(messages, digest.size());
+            let stored = store(cache, &mut unpack, &digest, 0).await?;
             Ok(match stored {
                 Outcome::Whole => size(unpack.sent()),
                 Outcome::Parked(_) => 0,
@@ -92,7 +90,6 @@ async fn exists(cache: &Cache, digest: &RemoteDigest) -> Result<bool, Status> {
 /// Takes the bytes from `start` on.
 async fn store(
     cache: &Cache,
-    share: Share,
     source: &mut impl Source,
     digest: &RemoteDigest,
     start: u64,
@@ -103,7 +100,7 @@ async fn store(
         came: 0,
     };
     if start == 0 && digest.size() <= COLLECTED {
-        return collect(cache, share, source, counter).await;
+        return collect(cache, source, counter).await;
     }
     match cache.upload(digest, start).await {
         Ok(upload) => write(upload, source, counter).await,
@@ -116,7 +113,6 @@ async fn store(
 /// Takes a small blob into memory, which grows as bytes come, and stores it.
 async fn collect(
     cache: &Cache,
-    mut share: Share,
     source: &mut impl Source,
     mut counter: Counter,
 ) -> Result<Outcome, Status> {
@@ -124,10 +120,13 @@ async fn collect(
     let end = loop {
         match source.chunk().await {
             Ok(Some(chunk)) => {
-                let room = share.grow(chunk.len() as u64).map_err(End::Park);
+                let room = source.hold(chunk.len() as u64).map_err(End::Park);
                 match counter.add(&chunk).and(room) {
                     Ok(()) => held.push(chunk),
                     Err(end) => break Err(end),
+                }
+                if !counter.is_whole() {
+                    held.keep();
                 }
             }
             Ok(None) if source.finished() => break counter.finish(),
@@ -236,6 +235,10 @@ impl Counter {
             return Err(self.mismatch("more bytes came"));
         }
         Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.start.saturating_add(self.came) == self.digest.size()
     }
 
     fn finish(&self) -> Result<(), End> {
