@@ -27,6 +27,8 @@ pub struct Expose {
     done: oneshot::Receiver<Status>,
     /// Why no more is taken: the peer's last word, or the session's end.
     over: Option<TransferError>,
+    /// The session's task has been told of a grant since it could last run.
+    told: bool,
     /// A `send` was cancelled: nobody knows how much of its bytes was taken.
     torn: bool,
     ended: bool,
@@ -59,6 +61,7 @@ impl Expose {
             filling: None,
             done,
             over: None,
+            told: false,
             torn: false,
             ended: false,
         }
@@ -107,6 +110,11 @@ impl Expose {
     /// # Errors
     /// As of [`send`](Self::send).
     pub async fn room(&mut self) -> Result<&mut [u8], TransferError> {
+        if std::mem::take(&mut self.told) {
+            // The task that it woke is next in line on this very thread, where no other one
+            // takes it over: the peer would learn of the grant when all slots are filled.
+            tokio::task::yield_now().await;
+        }
         if self.filling.is_none() {
             let (exposed, most) = (&self.link.parts.exposed, self.link.parts.grant_bytes);
             let bytes = usize::try_from(self.left).map_or(most, |left| left.min(most));
@@ -157,6 +165,7 @@ impl Expose {
         let Some(filling) = self.filling.take_if(|filling| filling.length > 0) else {
             return;
         };
+        self.told = true;
         // Not longer than a grant, which has 32 bits.
         let length = u32::try_from(filling.length).unwrap_or(u32::MAX);
         self.link.tell(Command::Grant {

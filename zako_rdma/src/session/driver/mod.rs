@@ -29,6 +29,14 @@ use crate::session::wire::Control;
 /// Messages that a peer may leave unread beside those that slots and transfers make.
 const UNREAD: usize = 1024;
 
+/// READs that are posted before a look at what has ended. A driver in software may do all of
+/// a READ while it is posted: with one there would be a pause after each, and if all that are
+/// granted were posted first, the peer would have no slot to fill until the last is read.
+const POSTS: usize = 3;
+
+/// Messages and commands that are taken before a look at what has ended.
+const EVENTS: usize = 32;
+
 /// A session whose ends have read each other's memory.
 struct Driver<'a, R: Role> {
     setup: &'a mut Setup<R>,
@@ -219,86 +227,101 @@ impl<'a, R: Role> Driver<'a, R> {
     }
 
     async fn turn(&mut self, completions: &mut Vec<Completion>) -> Result<(), SessionError> {
-        self.post_reads()?;
-        if self.take_completions(completions)? {
-            // Many tiny grants must not keep other tasks from running.
-            tokio::task::coop::consume_budget().await;
-            return Ok(());
+        let mut posted = 0;
+        while posted < POSTS && self.post_read()? {
+            posted += 1;
         }
-        match self.event().await? {
-            Event::Message(message) => self.on_message(message)?,
-            Event::Command(command) => self.on_command(command)?,
-            Event::Progress => return Ok(()),
-            Event::Tick => return self.on_tick(),
+        let completed = self.take_completions(completions)?;
+        if completed {
+            // Who takes the bytes is next in line on this very thread, where no other one takes
+            // it over, and would wait for all that can be posted.
+            tokio::task::yield_now().await;
         }
-        self.moved = Instant::now();
+        // What is granted is to be known before anything is posted, and what was read is told
+        // at once, so all that came is taken. Not more: completions wait meanwhile.
+        let mut more = posted > 0 || completed;
+        for _ in 0..EVENTS {
+            match self.event(more).await? {
+                Event::Message(message) => self.on_message(message)?,
+                Event::Command(command) => self.on_command(command)?,
+                Event::Progress => break,
+                Event::Tick => return self.on_tick(),
+            }
+            self.moved = Instant::now();
+            more = true;
+        }
         Ok(())
     }
 
-    async fn event(&mut self) -> Result<Event, SessionError> {
+    /// What is next; [`Event::Progress`] at once if nothing is and there is more to do.
+    async fn event(&mut self, more: bool) -> Result<Event, SessionError> {
         let Some(card) = &mut self.setup.card else {
             return Err(no_card());
         };
         // As long as completions come quickly, sleeping costs more than looking.
         let look = !self.reads.is_empty() && self.polls > 0;
+        let sleep = !more && !look;
         tokio::select! {
             biased;
             message = self.setup.wire.next() => message.map(Event::Message),
             command = self.commands.recv() => Ok(Event::Command(command)),
             () = self.parts.pull_shares.returned() => Ok(Event::Progress),
             _ = self.clock.tick() => Ok(Event::Tick),
+            () = std::future::ready(()), if more => Ok(Event::Progress),
             () = tokio::task::yield_now(), if look => {
                 self.polls -= 1;
                 Ok(Event::Progress)
             }
-            ready = futures::future::poll_fn(|context| card.endpoint.poll_ready(context)), if !look => {
+            ready = futures::future::poll_fn(|context| card.endpoint.poll_ready(context)), if sleep => {
                 ready?;
                 Ok(Event::Progress)
             }
         }
     }
 
-    /// Posts what there is a slot and room in the window for, transfers in turn.
-    fn post_reads(&mut self) -> Result<(), SessionError> {
-        while self.reads.len() < self.window {
-            let Some((transfer, read)) = self.next_read() else {
-                break;
-            };
-            let card = self.setup.card.as_mut().ok_or_else(no_card)?;
-            let Ok(Read { part, whole, slots }) = read else {
-                return Err(SessionError::Internal("a READ without a slot".to_owned()));
-            };
-            let address = self.peer.memory.part(part.offset, part.length.into());
-            let Some(address) = address else {
-                return Err(SessionError::Internal("a READ beyond a grant".to_owned()));
-            };
-            let Shared { slot: into, share } = slots;
-            let work = self.next_work;
-            self.next_work += 1;
-            self.setup.lifecycle.posted()?;
-            let posted = card.endpoint.post(
-                work,
-                Work::Read {
-                    into,
-                    length: part.length,
-                    address,
-                    key: self.peer.memory.key,
-                },
-            );
-            if let Err((error, _slot)) = posted {
-                self.setup.lifecycle.refused()?;
-                return Err(self.setup.lifecycle.failed(error).into());
-            }
-            self.reads.push_back(Reading {
-                work,
-                transfer,
-                length: part.length,
-                whole,
-                share,
-                since: Instant::now(),
-            });
+    /// Posts a READ if there is a slot and room in the window for one, transfers in turn;
+    /// whether there was.
+    fn post_read(&mut self) -> Result<bool, SessionError> {
+        if self.reads.len() >= self.window {
+            return Ok(false);
         }
-        Ok(())
+        let Some((transfer, read)) = self.next_read() else {
+            return Ok(false);
+        };
+        let card = self.setup.card.as_mut().ok_or_else(no_card)?;
+        let Ok(Read { part, whole, slots }) = read else {
+            return Err(SessionError::Internal("a READ without a slot".to_owned()));
+        };
+        let address = self.peer.memory.part(part.offset, part.length.into());
+        let Some(address) = address else {
+            return Err(SessionError::Internal("a READ beyond a grant".to_owned()));
+        };
+        let Shared { slot: into, share } = slots;
+        let work = self.next_work;
+        self.next_work += 1;
+        self.setup.lifecycle.posted()?;
+        let posted = card.endpoint.post(
+            work,
+            Work::Read {
+                into,
+                length: part.length,
+                address,
+                key: self.peer.memory.key,
+            },
+        );
+        if let Err((error, _slot)) = posted {
+            self.setup.lifecycle.refused()?;
+            return Err(self.setup.lifecycle.failed(error).into());
+        }
+        self.reads.push_back(Reading {
+            work,
+            transfer,
+            length: part.length,
+            whole,
+            share,
+            since: Instant::now(),
+        });
+        Ok(true)
     }
 
     fn next_read(&mut self) -> Option<(u64, Result<Read, NoSlot>)> {
