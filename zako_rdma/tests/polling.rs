@@ -1,4 +1,4 @@
-//! How often a session looks for completions.
+//! How often a session looks for completions, and when.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod pair;
@@ -14,23 +14,31 @@ use zako_rdma::fabric::{
     RemoteMemory, Result, Work,
 };
 use zako_rdma::memory::{Slab, Slot};
-use zako_rdma::session::{accept, connect};
+use zako_rdma::session::{SessionOptions, accept, connect};
 use zako_rdma::soft::{Faults, SoftFabric};
 
 /// More than any test here needs: a session that never sleeps stops the time.
 const MANY: usize = 100_000;
 
-/// Counts how often its endpoints are polled.
+/// Counts what is asked of its endpoints.
 #[derive(Debug)]
 struct Counting {
     fabric: Arc<SoftFabric>,
-    polls: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
 }
 
 #[derive(Debug)]
 struct Counted {
     endpoint: Box<dyn Endpoint>,
-    polls: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    polls: AtomicUsize,
+    /// Posts since the last poll.
+    posts: AtomicUsize,
+    most_posts: AtomicUsize,
 }
 
 impl Fabric for Counting {
@@ -45,7 +53,7 @@ impl Fabric for Counting {
     fn endpoint(&self, options: &EndpointOptions) -> Result<Box<dyn Endpoint>> {
         Ok(Box::new(Counted {
             endpoint: self.fabric.endpoint(options)?,
-            polls: Arc::clone(&self.polls),
+            counts: Arc::clone(&self.counts),
         }))
     }
 }
@@ -64,11 +72,14 @@ impl Endpoint for Counted {
     }
 
     fn post(&mut self, id: u64, work: Work) -> std::result::Result<(), (FabricError, Slot)> {
+        let posts = self.counts.posts.fetch_add(1, Ordering::Relaxed) + 1;
+        self.counts.most_posts.fetch_max(posts, Ordering::Relaxed);
         self.endpoint.post(id, work)
     }
 
     fn poll(&mut self, completions: &mut Vec<Completion>) -> Result<()> {
-        let polls = self.polls.fetch_add(1, Ordering::Relaxed);
+        let polls = self.counts.polls.fetch_add(1, Ordering::Relaxed);
+        self.counts.posts.store(0, Ordering::Relaxed);
         assert!(polls < MANY, "it never sleeps");
         self.endpoint.poll(completions)
     }
@@ -86,27 +97,26 @@ impl Endpoint for Counted {
     }
 }
 
-/// How often the card of who pulls 20 slots is polled, if each takes half a second.
-async fn polls(look: u32) -> usize {
+/// What is asked of the card of who pulls 20 slots, if each takes so long.
+async fn counts(near_options: SessionOptions, each: Duration) -> Arc<Counts> {
     let faults = Faults {
-        delay: Duration::from_millis(500)..Duration::from_millis(501),
+        delay: each..each + Duration::from_millis(1),
         ..Faults::default()
     };
     let pair = Pair::new(1, faults);
-    let polls = Arc::new(AtomicUsize::new(0));
+    let counts = Arc::new(Counts::default());
     let near = Arc::new(Counting {
         fabric: Arc::clone(&pair.near),
-        polls: Arc::clone(&polls),
+        counts: Arc::clone(&counts),
     });
     let far: Arc<dyn Fabric> = pair.far.clone();
-    let mut near_options = options();
-    near_options.polls = look;
-    // One at a time, so that each is waited for.
-    near_options.reads = 1;
+    let mut far_options = options();
+    // All that is asked for is granted at once.
+    far_options.exposed_slots = 20 + far_options.transfers;
     let (client, server) = controls();
     let (client, server) = tokio::join!(
         connect(near, client, near_options, &pair.near_budget),
-        accept(far, server, options(), &pair.far_budget),
+        accept(far, server, far_options, &pair.far_budget),
     );
     let (client, blobs) = (client.unwrap(), Blobs::default());
     let bytes = content(20 * 4096, 1);
@@ -115,7 +125,17 @@ async fn polls(look: u32) -> usize {
     assert!(get_all(&client, &digest).await.unwrap() == bytes);
     client.close();
     client.freed().await;
-    polls.load(Ordering::Relaxed)
+    counts
+}
+
+/// How often the card is polled.
+async fn polls(look: u32) -> usize {
+    let mut options = options();
+    options.polls = look;
+    // One at a time, so that each is waited for.
+    options.reads = 1;
+    let counts = counts(options, Duration::from_millis(500)).await;
+    counts.polls.load(Ordering::Relaxed)
 }
 
 #[test]
@@ -127,5 +147,15 @@ fn completions_are_looked_for_a_bounded_number_of_times() {
         // After each of the first 19 reads, as the next one is outstanding.
         assert!(looking >= sleeping + 19 * 100, "{sleeping} {looking}");
         assert!(looking <= sleeping + 20 * 100 + 500, "{sleeping} {looking}");
+    });
+}
+
+#[test]
+fn completions_are_looked_for_between_a_few_posts() {
+    in_virtual_time(async {
+        // Five slots come back at once while more is granted.
+        let counts = counts(options(), Duration::from_millis(500)).await;
+        let most = counts.most_posts.load(Ordering::Relaxed);
+        assert_eq!(most, 3);
     });
 }
