@@ -276,7 +276,6 @@ impl<R: Role> Driver<'_, R> {
         })
     }
 
-    /// If nobody takes it, it is refused by being dropped.
     /// The trace that was told of this transfer.
     fn trace_of(&mut self, transfer: u64) -> Option<TraceContext> {
         let (of, context) = self.trace.take()?;
@@ -294,6 +293,7 @@ impl<R: Role> Driver<'_, R> {
         }
     }
 
+    /// If nobody takes it, it is refused by being dropped.
     fn ask(&self, request: Request) {
         if let Some(requests) = &self.requests {
             let _unserved = requests.send(request);
