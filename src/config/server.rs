@@ -57,7 +57,7 @@ pub(crate) struct ServerKeys {
     #[serde(deserialize_with = "from_text")]
     pub(crate) verify_on_read: Option<VerifyChoice>,
 
-    /// For how long a blob that a client was told of is not evicted
+    /// For how long a blob that a client was told of is not evicted; up to a minute longer
     /// [env: ZAKO_LEASE] [default: 1h]
     #[arg(long, value_name = "TIME", help_heading = "Store")]
     #[serde(deserialize_with = "from_text")]
